@@ -1,0 +1,157 @@
+//! Commit: one durable transaction for all that is staged decides each run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::job::{Fate, Job, Origin};
+use super::overlay::{Staged, lane_goes_on, place};
+use super::{COMMIT_PAUSE, Engine, EngineError, execute};
+use crate::{OutboxRow, Outcome, StoreError, Verdict};
+
+impl Engine {
+    /// Sends everything that is staged, unless a commit is under way: while one is being
+    /// written, the next one gathers.
+    pub(super) fn start_commit(&mut self) {
+        let waiting = self.pending.is_committing() || Instant::now() < self.commit_at;
+        if waiting || self.overlay.len() == 0 {
+            return;
+        }
+        let batch = self.overlay.take_batch();
+        self.parts.stats.commits.add(1);
+        let store = Arc::clone(&self.parts.store);
+        self.pending.commit = Some(Box::pin(async move {
+            let (jobs, runs): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .map(|staged| (staged.job, staged.run))
+                .unzip();
+            let outcomes = store.commit(&runs).await;
+            let batch = jobs
+                .into_iter()
+                .zip(runs)
+                .map(|(job, run)| Staged { job, run })
+                .collect();
+            (batch, outcomes)
+        }));
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        batch: Vec<Staged>,
+        outcomes: Result<Vec<Outcome>, StoreError>,
+    ) -> Result<(), EngineError> {
+        self.overlay.settle(&batch, outcomes.as_deref().ok());
+        let outcomes = match outcomes {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_transient() => {
+                let retry_in = self.commit_pause;
+                tracing::warn!(%error, runs = batch.len(), ?retry_in, "a commit's outcome is unknown");
+                self.commit_at = Instant::now() + retry_in;
+                self.commit_pause = (retry_in * 2).min(COMMIT_PAUSE * 64);
+                self.unknown(batch);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.commit_pause = COMMIT_PAUSE;
+        let mut rows = Vec::new();
+        let mut again = Vec::new();
+        for (staged, outcome) in batch.into_iter().zip(outcomes) {
+            let lane = staged.job.lane_position().map(place);
+            match &lane {
+                Some(lane) if lane_goes_on(&staged.run, &outcome) => self.queue.wake_lane(lane),
+                Some(lane) => self.queue.break_lane(lane),
+                None => {}
+            }
+            if let Some(job) = self.decided(staged, outcome, &mut rows) {
+                match lane {
+                    Some(_) => self.queue.enqueue(job),
+                    None => again.push(job),
+                }
+            }
+        }
+        self.parts.relay.offer(rows);
+        self.recheck(None, again);
+        Ok(())
+    }
+
+    /// Acts on one outcome. Gives the job back if it is to be checked again.
+    fn decided(
+        &mut self,
+        staged: Staged,
+        outcome: Outcome,
+        rows: &mut Vec<(OutboxRow, bool)>,
+    ) -> Option<Job> {
+        let Staged { mut job, run } = staged;
+        let stats = Arc::clone(&self.parts.stats);
+        match (outcome, &run.verdict) {
+            (
+                Outcome::Applied {
+                    version,
+                    outbox_clear,
+                },
+                Verdict::Done(_),
+            ) => {
+                stats.applied.add(1);
+                stats.latency.record(job.received.elapsed());
+                rows.extend(
+                    run.outbox_rows(version)
+                        .into_iter()
+                        .map(|row| (row, outbox_clear)),
+                );
+                self.record(job, true)
+            }
+            (Outcome::Applied { .. }, Verdict::Dead(_)) => {
+                stats.dead.add(1);
+                self.record(job, true)
+            }
+            (Outcome::Applied { .. }, Verdict::Park(park)) => {
+                stats.parkings.add(1);
+                let delay = park.row.due_ms.saturating_sub(self.parts.clock.now_ms());
+                let due = Instant::now() + Duration::from_millis(delay);
+                self.wake_at = self.wake_at.min(due);
+                self.record(job, true)
+            }
+            // The row that was found owns the message's fate.
+            (Outcome::Duplicate | Outcome::AlreadyParked, _) => {
+                if job.origin == Origin::Source {
+                    stats.duplicates.add(1);
+                }
+                self.record(job, true)
+            }
+            // A row that was taken up too early stays parked.
+            (Outcome::Behind, _) if job.origin == Origin::Parked => self.record(job, false),
+            (Outcome::Behind, _) => {
+                job.fate = Fate::Behind;
+                Some(job)
+            }
+            (Outcome::NotACounter(key), _) => {
+                job.fate = Fate::Doomed(execute::not_a_counter(&key));
+                Some(job)
+            }
+            (Outcome::Conflict, _) => {
+                stats.conflicts.add(1);
+                Some(job)
+            }
+            // The check will say so too, and bury it.
+            (Outcome::Mismatch, _) => Some(job),
+        }
+    }
+
+    /// The commit may have been carried out, or may be yet: check again, then run again.
+    fn unknown(&mut self, batch: Vec<Staged>) {
+        let (laned, free): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|staged| staged.job)
+            .partition(|job| job.lane.is_some());
+        for job in laned {
+            if let Some(lane) = job.lane_position().map(place) {
+                self.queue.break_lane(&lane);
+            }
+            self.queue.enqueue(job);
+        }
+        self.recheck(None, free);
+        self.parts.relay.sweep();
+    }
+}
