@@ -1,0 +1,20 @@
+//! Durable stores for Semel, behind [`semel_core::Store`] and [`semel_core::Admin`].
+//!
+//! | store | where | durable when a commit returns |
+//! |---|---|---|
+//! | [`RedbStore`] | a file of this machine | yes: synced to disk |
+//! | [`RedisStore`] | a Redis server | as `appendonly` and `appendfsync` there say |
+//!
+//! [`open`] takes a URL. The conformance suite in `tests/` is the definition of right.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod codec;
+mod redb;
+mod redis;
+mod url;
+
+pub use self::redb::RedbStore;
+pub use self::redis::RedisStore;
+
+pub use self::url::{OpenError, open};
