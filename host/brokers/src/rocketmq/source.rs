@@ -1,0 +1,440 @@
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rocketmq_client_rust::{ClientOptions, DefaultLitePullConsumer};
+use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
+use rocketmq_model::common::message::message_ext::MessageExt;
+use rocketmq_model::common::message::message_queue::MessageQueue;
+use semel_core::{Delivery, Partition, Payload, Position, Received, Source, SourceError};
+use tokio::sync::{Mutex, RwLock};
+use tokio::time::timeout;
+
+use super::RocketMqClient;
+use super::cursor::{Cursor, Step};
+use super::erased::Consumer;
+use super::message::from_rocketmq;
+
+/// How long [`RocketMqSource`] waits for a message.
+const POLL: Duration = Duration::from_millis(200);
+
+/// How long the broker holds a request while a queue is empty. Shutting down takes up to
+/// this time.
+const SUSPEND: Duration = Duration::from_secs(2);
+
+/// The longest that any one exchange with the broker may take.
+const EXCHANGE: Duration = Duration::from_secs(5);
+
+/// How long starting may take.
+const START: Duration = Duration::from_secs(15);
+
+/// How long shutting down may take.
+const CLOSE: Duration = Duration::from_secs(8);
+
+/// How long nothing may come before the broker is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// How many messages are pulled at a time. The broker's
+/// `maxTransferCountOnMessageInMemory` (32 by default) bounds it too.
+const PULL_BATCH: i32 = 512;
+
+/// How many messages, and mebibytes, of a queue wait here at most.
+const QUEUE_MESSAGES: i64 = 4096;
+const QUEUE_MIB: i32 = 16;
+
+/// What to consume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocketMqSourceConfig {
+    /// The name servers' addresses, separated by `;`.
+    pub name_server: String,
+    /// The consumer group: one for each plugin, on all hosts.
+    pub group: String,
+    /// The plugin's topics.
+    pub topics: Vec<String>,
+}
+
+/// Messages of RocketMQ topics, pulled by a consumer group.
+///
+/// - A partition is a queue, `rocketmq:TOPIC/BROKER/QUEUE`, with its offsets.
+/// - The id is the property `SEMEL_ID` of what Semel published, else the client's `UNIQ_KEY`,
+///   which is the same for every delivery of one send.
+/// - The keys are those of `KEYS`, or the one record key of what Semel published.
+/// - The headers are the user properties, by name.
+/// - The timestamp is when the broker stored the message.
+///
+/// A group that is new starts at the first message of each queue. It connects with the first
+/// [`receive`](Source::receive), and again by itself after an outage.
+///
+/// Prefix delivery does not rest on the client: each queue's offsets are compared with what
+/// was handed over before and with what the group has committed, and where some are missing
+/// the queue is read again from there. [`gaps`](Self::gaps) counts how often.
+pub struct RocketMqSource {
+    // Hides the client's types, as `RocketMqClient` does.
+    puller: Box<dyn Counting>,
+}
+
+trait Counting: Source {
+    fn gaps(&self) -> u64;
+}
+
+struct Puller {
+    client: RocketMqClient,
+    config: RocketMqSourceConfig,
+    consumer: RwLock<State>,
+    inbox: Mutex<Inbox>,
+    queues: StdMutex<HashMap<Partition, MessageQueue>>,
+    gaps: AtomicU64,
+}
+
+enum State {
+    Idle,
+    Running(Arc<dyn Consumer>),
+    Closed,
+}
+
+struct Inbox {
+    ready: VecDeque<Delivery>,
+    /// Pulled, but not checked for gaps, as the broker could not be asked.
+    unchecked: Vec<Arc<MessageExt>>,
+    lanes: HashMap<MessageQueue, Lane>,
+    heard: Instant,
+}
+
+/// What is known of a queue.
+#[derive(Clone)]
+struct Lane {
+    cursor: Cursor,
+    partition: Partition,
+    topic: Arc<str>,
+}
+
+impl RocketMqSource {
+    /// A source that connects when it is first asked for messages.
+    pub fn new(client: &RocketMqClient, config: RocketMqSourceConfig) -> Self {
+        let puller = Puller {
+            client: client.clone(),
+            config,
+            consumer: RwLock::new(State::Idle),
+            inbox: Mutex::new(Inbox {
+                ready: VecDeque::new(),
+                unchecked: Vec::new(),
+                lanes: HashMap::new(),
+                heard: Instant::now(),
+            }),
+            queues: StdMutex::default(),
+            gaps: AtomicU64::new(0),
+        };
+        Self {
+            puller: Box::new(puller),
+        }
+    }
+
+    /// How often messages were missing and were read again.
+    pub fn gaps(&self) -> u64 {
+        self.puller.gaps()
+    }
+}
+
+impl fmt::Debug for RocketMqSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocketMqSource")
+            .field("gaps", &self.gaps())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Source for RocketMqSource {
+    async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
+        self.puller.receive(limit).await
+    }
+
+    async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {
+        self.puller.acknowledge(positions).await
+    }
+
+    async fn close(&self) {
+        self.puller.close().await;
+    }
+}
+
+impl Counting for Puller {
+    fn gaps(&self) -> u64 {
+        self.gaps.load(Relaxed)
+    }
+}
+
+impl Puller {
+    async fn consumer(&self) -> Result<Arc<dyn Consumer>, SourceError> {
+        if let State::Running(consumer) = &*self.consumer.read().await {
+            return Ok(Arc::clone(consumer));
+        }
+        let mut state = self.consumer.write().await;
+        match &*state {
+            State::Running(consumer) => return Ok(Arc::clone(consumer)),
+            State::Closed => return Err(SourceError::Failed("it is closed".to_owned())),
+            State::Idle => {}
+        }
+        let consumer: Arc<dyn Consumer> = match self.build() {
+            Ok(consumer) => Arc::new(consumer),
+            Err(reason) => {
+                let group = &self.config.group;
+                let reason = format!("RocketMQ group {group}: {reason}");
+                return Err(SourceError::Failed(reason));
+            }
+        };
+        let started = consumer.start(&self.config.topics);
+        let error = match timeout(START, started).await {
+            Ok(Ok(())) => {
+                *state = State::Running(Arc::clone(&consumer));
+                return Ok(consumer);
+            }
+            Ok(Err(error)) => describe(&error),
+            Err(_) => "no answer".to_owned(),
+        };
+        let _ = timeout(CLOSE, consumer.shutdown()).await;
+        Err(self.unavailable(&error))
+    }
+
+    fn build(&self) -> Result<DefaultLitePullConsumer, String> {
+        let client = self.client.config_for(&self.config.name_server);
+        DefaultLitePullConsumer::builder(self.client.runtime())
+            .client_options(ClientOptions::legacy(client))
+            .consumer_group(&self.config.group)
+            .consume_from_where(ConsumeFromWhere::ConsumeFromFirstOffset)
+            .auto_commit(false)
+            .pull_batch_size(PULL_BATCH)
+            .pull_threshold_for_queue(QUEUE_MESSAGES)
+            .pull_threshold_size_for_queue(QUEUE_MIB)
+            .consume_max_span(2 * QUEUE_MESSAGES)
+            .pull_time_delay_millis_when_cache_flow_control(5)
+            .broker_suspend_max_time_millis(SUSPEND.as_millis() as u64)
+            .build()
+            .map_err(|error| describe(&error))
+    }
+
+    fn unavailable(&self, reason: &str) -> SourceError {
+        let servers = &self.config.name_server;
+        SourceError::Unavailable(format!("RocketMQ at {servers}: {reason}"))
+    }
+
+    /// Whether a broker answers, asked after a silence.
+    async fn probe(&self, consumer: &dyn Consumer) -> Result<(), SourceError> {
+        match timeout(EXCHANGE, consumer.probe(self.config.topics.first())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.unavailable(&describe(&error))),
+            Err(_) => Err(self.unavailable("no answer")),
+        }
+    }
+
+    /// What the group has committed of a queue; none before its first commit.
+    async fn committed(
+        &self,
+        consumer: &dyn Consumer,
+        queue: &MessageQueue,
+    ) -> Result<Option<u64>, SourceError> {
+        match timeout(EXCHANGE, consumer.committed(queue)).await {
+            Ok(Ok(offset)) => Ok(u64::try_from(offset).ok()),
+            Ok(Err(error)) => Err(self.unavailable(&describe(&error))),
+            Err(_) => Err(self.unavailable("no answer")),
+        }
+    }
+
+    async fn lane(
+        &self,
+        inbox: &mut Inbox,
+        consumer: &dyn Consumer,
+        queue: &MessageQueue,
+    ) -> Result<Lane, SourceError> {
+        if let Some(lane) = inbox.lanes.get(queue) {
+            return Ok(lane.clone());
+        }
+        let first = match self.committed(consumer, queue).await? {
+            Some(committed) => committed,
+            None => match timeout(EXCHANGE, consumer.min_offset(queue)).await {
+                Ok(Ok(offset)) => u64::try_from(offset).unwrap_or(0),
+                Ok(Err(error)) => return Err(self.unavailable(&describe(&error))),
+                Err(_) => return Err(self.unavailable("no answer")),
+            },
+        };
+        let (topic, broker) = (queue.topic().as_str(), queue.broker_name().as_str());
+        let partition = Partition::new(&format!("rocketmq:{topic}/{broker}/{}", queue.queue_id()));
+        self.queues
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(partition.clone(), queue.clone());
+        let lane = Lane {
+            cursor: Cursor::new(first),
+            partition,
+            topic: topic.into(),
+        };
+        inbox.lanes.insert(queue.clone(), lane.clone());
+        Ok(lane)
+    }
+
+    /// Checks what was pulled, of one queue, and makes it ready.
+    async fn admit(&self, inbox: &mut Inbox, consumer: &dyn Consumer) -> Result<(), SourceError> {
+        let Some(first) = inbox.unchecked.first() else {
+            return Ok(());
+        };
+        let queue = MessageQueue::from_parts(
+            first.topic().clone(),
+            first.broker_name().to_owned(),
+            first.queue_id(),
+        );
+        let mut lane = self.lane(inbox, consumer, &queue).await?;
+        let mut taken = 0;
+        let mut result = Ok(());
+        for message in &inbox.unchecked {
+            let offset = u64::try_from(message.queue_offset()).unwrap_or(0);
+            let committed = if lane.cursor.is_gap(offset) {
+                match self.committed(consumer, &queue).await {
+                    Ok(committed) => committed,
+                    Err(error) => {
+                        result = Err(error);
+                        break;
+                    }
+                }
+            } else {
+                None
+            };
+            match lane.cursor.step(offset, committed) {
+                Step::Take => {}
+                Step::TakeAfterHole(start) => tracing::warn!(
+                    partition = %lane.partition,
+                    "the broker has no messages from offset {start} to {}: deleted before they \
+                     were consumed, as its retention says",
+                    offset - 1
+                ),
+                Step::SeekTo(start) => {
+                    self.gaps.fetch_add(1, Relaxed);
+                    tracing::warn!(
+                        partition = %lane.partition,
+                        "the client skipped from offset {start} to {offset}; reading again"
+                    );
+                    self.seek(consumer, &queue, start).await;
+                    taken = inbox.unchecked.len();
+                    break;
+                }
+            }
+            inbox.ready.push_back(deliver(message, &lane, offset));
+            taken += 1;
+        }
+        inbox.lanes.insert(queue, lane);
+        inbox.unchecked.drain(..taken);
+        result
+    }
+
+    async fn seek(&self, consumer: &dyn Consumer, queue: &MessageQueue, start: u64) {
+        let seek = async {
+            let min = consumer.min_offset(queue).await?;
+            let start = i64::try_from(start).unwrap_or(i64::MAX);
+            consumer.seek(queue, start.max(min)).await
+        };
+        // Where it fails the queue is someone else's now, or the next gap seeks again.
+        match timeout(2 * EXCHANGE, seek).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("seeking {queue:?}: {}", describe(&error)),
+            Err(_) => tracing::debug!("seeking {queue:?}: no answer"),
+        }
+    }
+}
+
+fn deliver(message: &MessageExt, lane: &Lane, offset: u64) -> Delivery {
+    let position = Position {
+        partition: lane.partition.clone(),
+        offset,
+    };
+    let read = from_rocketmq(message, Arc::clone(&lane.topic), || position.to_string());
+    let payload = match read {
+        Ok(message) => Payload::Message(Arc::new(message)),
+        Err(reason) => Payload::Malformed {
+            reason: format!("{position}: {reason}"),
+            raw: message.body().unwrap_or_default(),
+        },
+    };
+    Delivery { position, payload }
+}
+
+/// An error with what led to it, in a line.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[async_trait]
+impl Source for Puller {
+    async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
+        let mut inbox = self.inbox.lock().await;
+        let consumer = self.consumer().await?;
+        self.admit(&mut inbox, &*consumer).await?;
+        while inbox.ready.len() < limit {
+            let wait = if inbox.ready.is_empty() {
+                POLL
+            } else {
+                Duration::ZERO
+            };
+            let poll = consumer.poll(wait);
+            // The client's own time-out has been known to hold.
+            inbox.unchecked = timeout(POLL + EXCHANGE, poll).await.unwrap_or_default();
+            if inbox.unchecked.is_empty() {
+                break;
+            }
+            inbox.heard = Instant::now();
+            if let Err(error) = self.admit(&mut inbox, &*consumer).await {
+                if inbox.ready.is_empty() {
+                    return Err(error);
+                }
+                break;
+            }
+        }
+        if inbox.ready.is_empty() && inbox.heard.elapsed() > SILENCE {
+            self.probe(&*consumer).await?;
+            inbox.heard = Instant::now();
+        }
+        let count = limit.min(inbox.ready.len());
+        Ok(Received::Batch(inbox.ready.drain(..count).collect()))
+    }
+
+    async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {
+        let State::Running(consumer) = &*self.consumer.read().await else {
+            return Ok(());
+        };
+        let offsets: HashMap<MessageQueue, i64> = {
+            let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            positions
+                .iter()
+                .filter_map(|position| {
+                    let queue = queues.get(&position.partition)?;
+                    Some((queue.clone(), i64::try_from(position.offset).ok()? + 1))
+                })
+                .collect()
+        };
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        timeout(EXCHANGE, consumer.commit(offsets))
+            .await
+            .map_err(|_| self.unavailable("the commit of offsets was not sent in time"))
+    }
+
+    async fn close(&self) {
+        let before = std::mem::replace(&mut *self.consumer.write().await, State::Closed);
+        if let State::Running(consumer) = before
+            && timeout(CLOSE, consumer.shutdown()).await.is_err()
+        {
+            tracing::debug!(group = %self.config.group, "the consumer did not stop in time");
+        }
+    }
+}
