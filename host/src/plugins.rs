@@ -1,0 +1,247 @@
+//! Which plugins there are, and what each of them is given.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use semel_core::{
+    FlowLimits, Grants, KeyExpression, Limits, Manifest, PluginName, RetryPolicy, parse_duration,
+};
+use semel_sandbox::{
+    LoadedPlugin, Overrides, Plugin, PluginOverride, RunLimits, Sandbox, SandboxConfig,
+};
+
+use crate::config::{Config, EngineConfig, LimitsConfig, PluginConfig, RetryConfig, duration_text};
+use crate::destinations::granted;
+
+/// How long a done record lives where neither plugin nor operator says.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A plugin that is ready to be given messages.
+pub struct ReadyPlugin {
+    /// Its name.
+    pub name: PluginName,
+    /// What it subscribes to.
+    pub topics: Vec<String>,
+    /// Where the business key stands.
+    pub key: KeyExpression,
+    /// Where the lane stands.
+    pub order_by: Option<KeyExpression>,
+    /// How long its done records live.
+    pub retention: Duration,
+    /// What it may do.
+    pub grants: Arc<Grants>,
+    /// What becomes of its failures.
+    pub retry: RetryPolicy,
+    /// How much of it is done at once.
+    pub flow: FlowLimits,
+    /// Runs it.
+    pub runner: Arc<Plugin>,
+}
+
+/// Manifest and limits of plugins as the configuration has them.
+pub fn overrides(config: &Config) -> Overrides {
+    let plugins = config.plugins.iter().map(|(name, plugin)| {
+        let over = PluginOverride {
+            manifest: plugin.manifest(),
+            limits: Some(plugin.limits.run_limits()),
+        };
+        (name.clone(), over)
+    });
+    plugins.collect()
+}
+
+/// Loads every plugin of a directory. Bad ones are refused with a line in the log, and the
+/// others go on; it is an error if none is left.
+pub fn load(dir: &Path, config: &Config) -> Result<Vec<LoadedPlugin>> {
+    let show = dir.display();
+    if !dir.is_dir() {
+        bail!(
+            "there is no directory `{show}` to load plugins from: put your `.wasm` files there, or name another directory with --plugins"
+        );
+    }
+    let overrides = overrides(config);
+    let sandbox = Sandbox::new(SandboxConfig {
+        limits: room_for(&overrides),
+        cache_dir: config.cache_dir.clone().or_else(default_cache_dir),
+        ..SandboxConfig::default()
+    })?;
+    let (loaded, refused) = sandbox.load_dir(dir, &overrides);
+    for error in &refused {
+        tracing::error!("refused: {error}");
+    }
+    match (loaded.len(), refused.len()) {
+        (0, 0) => bail!(
+            "there is no plugin in `{show}`: put a `.wasm` file there, or name another directory with --plugins"
+        ),
+        (0, _) => bail!(
+            "every plugin in `{show}` was refused: see the lines above, and `semel plugin inspect FILE`"
+        ),
+        _ => {}
+    }
+    for name in config.plugins.keys() {
+        if !loaded.iter().any(|plugin| plugin.name() == name) {
+            tracing::warn!("[plugins.{name}] is configured, but no plugin in {show} has that name");
+        }
+    }
+    Ok(loaded)
+}
+
+/// How many handlers can really run at a time.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// The limits of plugins that have none of their own. The sandbox's tables are as large as
+/// these say, so they have to be large enough for every plugin.
+fn room_for(overrides: &Overrides) -> RunLimits {
+    let defaults = RunLimits::default();
+    let limits = overrides.values().filter_map(|over| over.limits);
+    let largest = limits.map(|limits| limits.table_elements).max();
+    RunLimits {
+        table_elements: defaults.table_elements.max(largest.unwrap_or(0)),
+        ..defaults
+    }
+}
+
+/// Where compiled plugins are kept unless the configuration says.
+fn default_cache_dir() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        let path = std::env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("semel"))
+}
+
+impl ReadyPlugin {
+    /// Puts together what the manifest, the configuration and the command line say, and tells
+    /// the operator. `mapped` are the destinations that lead somewhere; none means any.
+    pub fn new(
+        plugin: LoadedPlugin,
+        config: &Config,
+        mapped: Option<&HashSet<Arc<str>>>,
+        concurrency: Option<NonZeroUsize>,
+    ) -> Result<Self> {
+        let name = PluginName::new(plugin.name());
+        let defaults = PluginConfig::default();
+        let configured = config.plugin(plugin.name()).unwrap_or(&defaults);
+        let destinations =
+            granted(mapped, configured.destinations.as_deref()).map_err(|missing| {
+                anyhow!(
+                    "[plugins.{name}] allows the destination `{missing}`, which leads nowhere: add [destinations.{missing}] with a url, or use --output"
+                )
+            })?;
+        let grants = Grants {
+            namespace: config.namespace(plugin.name()).into(),
+            destinations,
+            config: configured.config.0.clone(),
+            limits: configured.limits.effect_limits(),
+        };
+        let mut flow = config.engine.flow(threads());
+        if let Some(concurrency) = concurrency.or(configured.concurrency) {
+            flow.concurrency = concurrency.get();
+        }
+        let manifest = &plugin.manifest;
+        let ready = Self {
+            topics: manifest.topics.clone().unwrap_or_default(),
+            key: manifest.key.clone().unwrap_or_else(KeyExpression::id),
+            order_by: manifest.order_by.clone(),
+            retention: retention(manifest),
+            grants: Arc::new(grants),
+            retry: configured.retry.policy(),
+            flow,
+            runner: Arc::clone(&plugin.runner),
+            name,
+        };
+        ready.announce(manifest);
+        Ok(ready)
+    }
+
+    fn announce(&self, manifest: &Manifest) {
+        tracing::info!(
+            plugin = %self.name,
+            version = manifest.version.as_deref().unwrap_or("-"),
+            topics = self.topics.join(","),
+            key = %self.key,
+            order_by = self.order_by.as_ref().map(tracing::field::display),
+            retention = duration_text(self.retention),
+            "loaded"
+        );
+        if self.key.is_id() {
+            tracing::warn!(
+                plugin = %self.name,
+                "its key is `id`, the broker's own message id: that catches redeliveries, but not a producer's resends. Give it a key such as `json:/order_id`"
+            );
+        }
+    }
+}
+
+fn retention(manifest: &Manifest) -> Duration {
+    let text = manifest.retention.as_deref();
+    // A loaded manifest is validated.
+    text.and_then(parse_duration).unwrap_or(DEFAULT_RETENTION)
+}
+
+impl LimitsConfig {
+    /// What the sandbox watches.
+    fn run_limits(&self) -> RunLimits {
+        let defaults = RunLimits::default();
+        RunLimits {
+            memory_bytes: self.memory.map_or(defaults.memory_bytes, |size| size.0),
+            table_elements: self.table_elements.unwrap_or(defaults.table_elements),
+            fuel: self.fuel.unwrap_or(defaults.fuel),
+            wall_clock: self.time.map_or(defaults.wall_clock, |time| time.0),
+            host_calls: self.host_calls.unwrap_or(defaults.host_calls),
+            call_bytes: self.call_bytes.map_or(defaults.call_bytes, |size| size.0),
+            log_bytes: self.log_bytes.map_or(defaults.log_bytes, |size| size.0),
+        }
+    }
+
+    /// What a run may ask for.
+    fn effect_limits(&self) -> Limits {
+        let defaults = Limits::default();
+        Limits {
+            effect_bytes: self
+                .effect_bytes
+                .map_or(defaults.effect_bytes, |size| size.0),
+            effects: self.effects.map_or(defaults.effects, usize::from),
+            state_key_bytes: self
+                .state_key_bytes
+                .map_or(defaults.state_key_bytes, |size| size.0),
+            reads: self.reads.map_or(defaults.reads, usize::from),
+        }
+    }
+}
+
+impl RetryConfig {
+    fn policy(&self) -> RetryPolicy {
+        let defaults = RetryPolicy::default();
+        RetryPolicy {
+            max_attempts: self.max_attempts.map_or(defaults.max_attempts, u32::from),
+            first_delay: self
+                .first_delay
+                .map_or(defaults.first_delay, |delay| delay.0),
+            max_delay: self.max_delay.map_or(defaults.max_delay, |delay| delay.0),
+        }
+    }
+}
+
+impl EngineConfig {
+    fn flow(&self, threads: usize) -> FlowLimits {
+        let defaults = FlowLimits::default();
+        FlowLimits {
+            concurrency: self.concurrency.map_or(threads, usize::from),
+            batch: self.batch.map_or(defaults.batch, usize::from),
+            in_flight: self.in_flight.map_or(defaults.in_flight, usize::from),
+            in_flight_bytes: self
+                .in_flight_bytes
+                .map_or(defaults.in_flight_bytes, |size| size.0),
+            cached_values: self.cached_values.unwrap_or(defaults.cached_values),
+        }
+    }
+}
