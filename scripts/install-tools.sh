@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Installs what the tests need on Debian and Ubuntu: redis-server, Java and Maven from the
+# distribution, and Apache RocketMQ's jars from Maven Central.
+#
+#   scripts/install-tools.sh
+#
+# RocketMQ goes to ${SEMEL_TOOLS:-$HOME/.cache/semel/tools}. What is there already is left
+# alone, so that running this again takes no time.
+set -euo pipefail
+
+readonly rocketmq_version=5.5.0
+readonly tools=${SEMEL_TOOLS:-$HOME/.cache/semel/tools}
+readonly rocketmq=$tools/rocketmq-$rocketmq_version
+readonly parts=(namesrv broker tools)
+
+say() {
+    printf 'install-tools: %s\n' "$*"
+}
+
+fail() {
+    printf 'install-tools: %s\n' "$@" >&2
+    exit 1
+}
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    elif has sudo; then
+        sudo "$@"
+    else
+        fail "'$*' needs root, and sudo is not installed" \
+            "run it as root, then run this script again"
+    fi
+}
+
+rocketmq_is_complete() {
+    local part
+    for part in "${parts[@]}"; do
+        [[ -s $rocketmq/lib/rocketmq-$part-$rocketmq_version.jar ]] || return 1
+    done
+    [[ -e $rocketmq/complete ]]
+}
+
+install_packages() {
+    local packages=()
+    has redis-server || packages+=(redis-server)
+    has java || packages+=(default-jre-headless)
+    has setpriv || packages+=(util-linux)
+    # Maven is only needed to fetch the jars.
+    rocketmq_is_complete || has mvn || packages+=(maven)
+    if [[ ${#packages[@]} -eq 0 ]]; then
+        return
+    fi
+    has apt-get || fail "missing: ${packages[*]}" \
+        "this script installs them with apt-get, which is not here: install them by hand"
+    say "installing ${packages[*]} with apt-get"
+    as_root apt-get update -qq
+    # Debian starts redis-server on installation; the tests start their own.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends "${packages[@]}"
+}
+
+check_java() {
+    local version
+    version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')
+    if [[ -z $version || $version -lt 8 ]]; then
+        fail "java is too old for RocketMQ or can't be run: $(java -version 2>&1 | head -n 1)" \
+            "install Java 8 or newer, such as default-jre-headless"
+    fi
+}
+
+install_rocketmq() {
+    if rocketmq_is_complete; then
+        return
+    fi
+    say "fetching Apache RocketMQ $rocketmq_version from Maven Central (about a minute)"
+    local work
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the directory of now is meant
+    trap "rm -rf '$work'" EXIT
+    {
+        cat <<'POM'
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>semel</groupId>
+  <artifactId>tools</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+POM
+        local part
+        for part in "${parts[@]}"; do
+            printf '    <dependency><groupId>org.apache.rocketmq</groupId>'
+            printf '<artifactId>rocketmq-%s</artifactId>' "$part"
+            printf '<version>%s</version></dependency>\n' "$rocketmq_version"
+        done
+        printf '  </dependencies>\n</project>\n'
+    } >"$work/pom.xml"
+    mkdir -p "$rocketmq"
+    if ! mvn --batch-mode --quiet --file "$work/pom.xml" dependency:copy-dependencies \
+        "-DoutputDirectory=$rocketmq/lib" >"$work/log" 2>&1; then
+        tail -n 20 "$work/log" >&2
+        fail "Maven could not fetch RocketMQ; the end of its output is above" \
+            "check the network, or ~/.m2/settings.xml where a proxy is needed, and run this again"
+    fi
+    touch "$rocketmq/complete"
+    rocketmq_is_complete || fail "Maven fetched RocketMQ, but jars are missing in $rocketmq/lib" \
+        "remove $rocketmq and run this again"
+}
+
+install_packages
+check_java
+install_rocketmq
+say "redis-server, java and RocketMQ $rocketmq_version are there"

@@ -1,0 +1,328 @@
+//! Apache RocketMQ: a name server and a broker, two Java processes on loopback.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use std::{env, process};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::child::{Process, bound_command};
+
+/// The version that `scripts/install-tools.sh` installs.
+const VERSION: &str = "5.5.0";
+
+/// What the clusters' directories are called, before the process id of their owner.
+const PREFIX: &str = "semel-rocketmq-";
+
+/// How long a Java process may take to say that it is up.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// How long one request to a server may take.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// A RocketMQ cluster of one broker with its own ports and directory. It stops when it is
+/// dropped, and also when the process that started it dies.
+#[derive(Debug)]
+pub struct RocketMq {
+    home: TempDir,
+    jars: PathBuf,
+    name_server_port: u16,
+    broker_port: u16,
+    name_server: Option<Process>,
+    broker: Option<Process>,
+}
+
+impl RocketMq {
+    /// Starts a cluster and waits until it is up.
+    pub async fn start() -> Result<Self> {
+        let jars = jars()?;
+        remove_leftovers();
+        let home = TempDir::with_prefix(format!("{PREFIX}{}-", process::id()))?;
+        let mut cluster = Self {
+            home,
+            jars,
+            name_server_port: 0,
+            broker_port: 0,
+            name_server: None,
+            broker: None,
+        };
+        // Another process may take a port in the instant between looking and starting.
+        let mut last = None;
+        for _ in 0..3 {
+            cluster.name_server_port = free_ports(&[0])?;
+            // The broker listens on its port, two below it, and one above it.
+            cluster.broker_port = free_ports(&[-2, 0, 1])?;
+            match cluster.restart().await {
+                Ok(()) => return Ok(cluster),
+                Err(error) => last = Some(error),
+            }
+            cluster.kill();
+        }
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("RocketMQ was not tried")))
+    }
+
+    /// The cluster that the tests of a process share. Each uses topics and groups of its own.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<RocketMq> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    /// The name server's address.
+    pub fn name_server(&self) -> String {
+        format!("127.0.0.1:{}", self.name_server_port)
+    }
+
+    /// The address as the host takes it.
+    pub fn url(&self) -> String {
+        format!("rocketmq://{}", self.name_server())
+    }
+
+    /// The process ids of name server and broker, for measuring.
+    pub fn pids(&self) -> Vec<u32> {
+        let children = [&self.name_server, &self.broker];
+        children.into_iter().flatten().map(Process::id).collect()
+    }
+
+    /// Creates a topic and waits until clients can find it.
+    pub async fn create_topic(&self, topic: &str, queues: u32) -> Result<()> {
+        let fields = json!({
+            "topic": topic,
+            "defaultTopic": "TBW102",
+            "readQueueNums": queues.to_string(),
+            "writeQueueNums": queues.to_string(),
+            "perm": "6",
+            "topicFilterType": "SINGLE_TAG",
+            "topicSysFlag": "0",
+            "order": "false",
+        });
+        let (broker, name_server) = (self.broker_port, self.name_server_port);
+        let deadline = Instant::now() + REQUEST;
+        loop {
+            let (fields, route) = (fields.clone(), json!({ "topic": topic }));
+            let result = tokio::task::spawn_blocking(move || {
+                request(broker, UPDATE_AND_CREATE_TOPIC, &fields)?;
+                request(name_server, GET_ROUTE_INFO_BY_TOPIC, &route)
+            })
+            .await?;
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("creating the topic {topic}")));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Kills both processes with SIGKILL.
+    pub fn kill(&mut self) {
+        // Dropped, they are killed.
+        self.broker = None;
+        self.name_server = None;
+    }
+
+    /// Starts the processes again, or for the first time, on the same ports and files.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill();
+        let home = self.home.path().to_owned();
+        // The broker leaves this behind when it is killed, and locks it anew.
+        fs::create_dir_all(home.join("store"))?;
+        let name_server = format!(
+            "listenPort={}\nbindAddress=127.0.0.1\n",
+            self.name_server_port
+        );
+        let broker = format!(
+            "brokerClusterName=semel\n\
+             brokerName=broker-a\n\
+             brokerId=0\n\
+             brokerIP1=127.0.0.1\n\
+             bindAddress=127.0.0.1\n\
+             listenPort={port}\n\
+             fastListenPort={fast}\n\
+             haListenPort={ha}\n\
+             namesrvAddr=127.0.0.1:{name_server}\n\
+             storePathRootDir={store}\n\
+             storePathCommitLog={store}/commitlog\n\
+             autoCreateTopicEnable=false\n\
+             autoCreateSubscriptionGroup=true\n\
+             mappedFileSizeCommitLog=67108864\n\
+             transactionTimeOut=3000\n\
+             transactionCheckInterval=2000\n\
+             transactionOpBatchInterval=200\n\
+             diskMaxUsedSpaceRatio=98\n",
+            port = self.broker_port,
+            fast = self.broker_port - 2,
+            ha = self.broker_port + 1,
+            name_server = self.name_server_port,
+            store = home.join("store").display(),
+        );
+        self.name_server = Some(self.spawn(
+            "namesrv",
+            "org.apache.rocketmq.namesrv.NamesrvStartup",
+            &name_server,
+            "256m",
+        )?);
+        wait_for_boot(&home, "namesrv", self.name_server.as_mut()).await?;
+        self.broker = Some(self.spawn(
+            "broker",
+            "org.apache.rocketmq.broker.BrokerStartup",
+            &broker,
+            "1g",
+        )?);
+        wait_for_boot(&home, "broker", self.broker.as_mut()).await
+    }
+
+    fn spawn(&self, name: &str, class: &str, config: &str, heap: &str) -> Result<Process> {
+        let home = self.home.path();
+        let config_path = home.join(format!("{name}.conf"));
+        fs::write(&config_path, config)?;
+        let log = File::create(log_path(home, name))?;
+        let mut command = bound_command(Path::new("java"));
+        command
+            .args(["-Xms128m", &format!("-Xmx{heap}"), "-XX:+UseSerialGC"])
+            .arg("-XX:MaxDirectMemorySize=1g")
+            .arg(format!("-Duser.home={}", home.display()))
+            .arg("-cp")
+            .arg(self.jars.join("*"))
+            .arg(class)
+            .arg("-c")
+            .arg(&config_path)
+            .env("ROCKETMQ_HOME", home)
+            .env_remove("NAMESRV_ADDR")
+            .current_dir(home)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Process::start(command).context("RocketMQ needs Java: run scripts/install-tools.sh")
+    }
+}
+
+impl Drop for RocketMq {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Where the jars are.
+fn jars() -> Result<PathBuf> {
+    let tools = match env::var_os("SEMEL_TOOLS") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(env::var_os("HOME").context("neither SEMEL_TOOLS nor HOME is set")?)
+            .join(".cache/semel/tools"),
+    };
+    let jars = tools.join(format!("rocketmq-{VERSION}/lib"));
+    ensure!(
+        jars.join(format!("rocketmq-broker-{VERSION}.jar")).exists(),
+        "RocketMQ is not installed in {}: run scripts/install-tools.sh",
+        jars.display()
+    );
+    Ok(jars)
+}
+
+/// Removes the directories of clusters whose owners are gone: one that is shared by the tests
+/// of a process is never dropped.
+fn remove_leftovers() {
+    let Ok(entries) = fs::read_dir(env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let Some((pid, _)) = owner.and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
+            // Someone else may be at it, too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A port such that it and the ports at these distances from it are free.
+fn free_ports(distances: &[i32]) -> Result<u16> {
+    for _ in 0..200 {
+        // Below the ports that the kernel gives to clients.
+        let port: u16 = rand::random_range(20_000..32_000);
+        let bind = |distance: &i32| {
+            let port = u16::try_from(i32::from(port) + distance)?;
+            anyhow::Ok(TcpListener::bind(("127.0.0.1", port))?)
+        };
+        if distances
+            .iter()
+            .map(bind)
+            .collect::<Result<Vec<_>>>()
+            .is_ok()
+        {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on 127.0.0.1 between 20000 and 32000")
+}
+
+fn log_path(home: &Path, name: &str) -> PathBuf {
+    home.join(format!("{name}.log"))
+}
+
+async fn wait_for_boot(home: &Path, name: &str, child: Option<&mut Process>) -> Result<()> {
+    let child = child.context("it was not started")?;
+    let deadline = Instant::now() + BOOT;
+    loop {
+        let log = fs::read_to_string(log_path(home, name)).unwrap_or_default();
+        if log.contains("boot success") {
+            return Ok(());
+        }
+        if let Some(status) = child.ended()? {
+            bail!("RocketMQ's {name} ended with {status}:\n{log}");
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "RocketMQ's {name} is not up after {BOOT:?}:\n{log}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+const UPDATE_AND_CREATE_TOPIC: i32 = 17;
+const GET_ROUTE_INFO_BY_TOPIC: i32 = 105;
+
+/// One request in RocketMQ's remoting protocol: the length of the rest, the length of the
+/// header, the header as JSON, no body.
+fn request(port: u16, code: i32, fields: &Value) -> Result<()> {
+    let header = serde_json::to_vec(&json!({
+        "code": code,
+        "language": "JAVA",
+        "version": 473,
+        "opaque": 1,
+        "flag": 0,
+        "serializeTypeCurrentRPC": "JSON",
+        "extFields": fields,
+    }))?;
+    let header_length = u32::try_from(header.len())?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(REQUEST))?;
+    stream.write_all(&(header_length + 4).to_be_bytes())?;
+    stream.write_all(&header_length.to_be_bytes())?;
+    stream.write_all(&header)?;
+
+    let mut lengths = [0; 8];
+    stream.read_exact(&mut lengths)?;
+    // The highest byte is the header's encoding.
+    let header_length = u32::from_be_bytes([0, lengths[5], lengths[6], lengths[7]]);
+    let mut header = vec![0; header_length as usize];
+    stream.read_exact(&mut header)?;
+    let header: Value = serde_json::from_slice(&header)?;
+    ensure!(
+        header["code"] == 0,
+        "RocketMQ answers {}: {}",
+        header["code"],
+        header["remark"]
+    );
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! Sources and sinks: the conformance suites on each implementation, and what is each one's
+//! own.
+
+mod file;
+mod memory;
+mod rocketmq;
