@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Limits and delays that make misbehaviour short.
 const CONFIG: &str = r#"
 [plugins.hostile.limits]
-time = "2s"
+time = "60s"
 fuel = 200_000_000
 memory = "16MiB"
 host-calls = 10_000

@@ -113,9 +113,9 @@ pub struct Relay {
     behind: HashSet<OutboxLane>,
     /// Seen by the last sweep and left to whoever committed them.
     strange: HashSet<RowId>,
-    publish: Waiting<(Vec<OutboxRow>, Vec<Result<(), SinkError>>)>,
-    confirm: Waiting<(Vec<RowId>, Result<(), StoreError>)>,
-    scan: Waiting<(Scan, Result<Vec<OutboxRow>, StoreError>)>,
+    publish: Waiting<Published>,
+    confirm: Waiting<Confirmed>,
+    scan: Waiting<Scanned>,
     sweep_at: Instant,
     /// The first sweep takes every row: whoever left it there is gone, most likely.
     swept: bool,
@@ -125,6 +125,9 @@ pub struct Relay {
 }
 
 type Waiting<T> = Option<BoxFuture<'static, T>>;
+type Published = (Vec<OutboxRow>, Vec<Result<(), SinkError>>);
+type Confirmed = (Vec<RowId>, Result<(), StoreError>);
+type Scanned = (Scan, Result<Vec<OutboxRow>, StoreError>);
 
 /// Which rows a look into the store was for.
 enum Scan {

@@ -45,7 +45,7 @@ fn encode(bytes: &[u8], outline: &Outline) -> anyhow::Result<Vec<u8>> {
             WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
         )?;
     }
-    Ok(encoder.encode()?)
+    encoder.encode()
 }
 
 fn embed_contract(module: &mut Vec<u8>) -> anyhow::Result<()> {

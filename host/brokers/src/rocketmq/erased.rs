@@ -2,6 +2,8 @@
 //!
 //! Its futures nest so deeply that the compiler takes minutes to see that they are `Send`
 //! wherever they are awaited. Here it has to see it once for each method.
+//!
+//! The client's own methods are called by their full names, as some are called the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +38,7 @@ impl Consumer for DefaultLitePullConsumer {
         for topic in topics {
             self.subscribe(topic).await?;
         }
-        self.start().await?;
+        DefaultLitePullConsumer::start(self).await?;
         for topic in topics {
             self.fetch_message_queues(topic).await?;
         }
@@ -49,7 +51,7 @@ impl Consumer for DefaultLitePullConsumer {
     }
 
     async fn seek(&self, queue: &MessageQueue, offset: i64) -> ClientResult<()> {
-        self.seek(queue, offset).await
+        DefaultLitePullConsumer::seek(self, queue, offset).await
     }
 
     async fn commit(&self, offsets: HashMap<MessageQueue, i64>) {
@@ -57,11 +59,11 @@ impl Consumer for DefaultLitePullConsumer {
     }
 
     async fn committed(&self, queue: &MessageQueue) -> ClientResult<i64> {
-        self.committed(queue).await
+        DefaultLitePullConsumer::committed(self, queue).await
     }
 
     async fn min_offset(&self, queue: &MessageQueue) -> ClientResult<i64> {
-        self.min_offset(queue).await
+        DefaultLitePullConsumer::min_offset(self, queue).await
     }
 
     async fn probe(&self, topic: Option<&String>) -> ClientResult<()> {
@@ -75,7 +77,7 @@ impl Consumer for DefaultLitePullConsumer {
     }
 
     async fn shutdown(&self) {
-        self.shutdown().await;
+        DefaultLitePullConsumer::shutdown(self).await;
     }
 }
 
@@ -138,6 +140,6 @@ impl Producer for DefaultMQProducer {
 
     async fn shutdown(&self) {
         // Clones share the connection, and shutting down wants one of its own.
-        self.clone().shutdown().await;
+        DefaultMQProducer::shutdown(&mut self.clone()).await;
     }
 }

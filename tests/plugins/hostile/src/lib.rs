@@ -1,6 +1,11 @@
 //! Does what a plugin should not, as the message says, so that tests can watch the host
 //! contain it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "to do what is not done is what it is for"
+)]
+
 mod memory;
 
 use std::hint::black_box;

@@ -67,7 +67,10 @@ enum Place {
     Redis(RedisServer),
     RocketMq(Box<Cluster>),
     /// A store that has seen every message.
-    Full(Arc<dyn Store>, Option<TempDir>),
+    Full(
+        Arc<dyn Store>,
+        #[allow(dead_code, reason = "it keeps the files while the store is open")] Option<TempDir>,
+    ),
 }
 
 struct Cluster {

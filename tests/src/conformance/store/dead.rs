@@ -100,7 +100,7 @@ pub async fn replay_parks_again(store: Arc<dyn Admin>) {
 /// A letter that ends no record has nothing to take up.
 pub async fn replay_needs_a_record(store: Arc<dyn Admin>) {
     let letter = stray(1);
-    store.bury(&[letter.clone()]).await.unwrap();
+    store.bury(std::slice::from_ref(&letter)).await.unwrap();
     assert!(!store.replay(&letter.id, 1).await.unwrap());
     assert_eq!(store.dead(&letter.id).await.unwrap(), Some(letter));
     assert!(

@@ -300,7 +300,7 @@ impl<'a> Both<'a> {
     /// All that can be seen of the case, without versions and times of the clock.
     async fn contents(&self, store: &Arc<dyn Admin>) -> Vec<String> {
         let mut contents = Vec::new();
-        for which in 0..RECORDS.len() {
+        for (which, record) in RECORDS.iter().enumerate() {
             let (mut state, mut row) = store.record(&self.record(which)).await.unwrap();
             let versions = (
                 match &mut state {
@@ -317,8 +317,8 @@ impl<'a> Both<'a> {
             contents.push(format!("{state:?} {row:?}"));
             for (lane, offset) in [(None, 0), (Some(0), 3), (Some(1), 9)] {
                 let run = match lane {
-                    Some(lane) => done(RECORDS[which]).in_lane(LANES[lane], offset),
-                    None => done(RECORDS[which]),
+                    Some(lane) => done(record).in_lane(LANES[lane], offset),
+                    None => done(record),
                 };
                 let query = CheckQuery {
                     record: self.record(which),
