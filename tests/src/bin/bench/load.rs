@@ -59,6 +59,19 @@ impl Load {
         }
     }
 
+    /// The same messages in another order.
+    pub fn shuffled(&self) -> Self {
+        let mut random = Random(0x5eed);
+        let mut messages = self.messages.to_vec();
+        for last in (1..messages.len()).rev() {
+            messages.swap(last, random.below(last + 1));
+        }
+        Self {
+            messages: messages.into(),
+            unique: self.unique,
+        }
+    }
+
     /// The messages as a source delivers them.
     pub fn deliveries(&self) -> Arc<[Delivery]> {
         let partition = Partition::new("bench");

@@ -167,6 +167,8 @@ impl Arena {
         if matches!(arena.place, Place::Full(..)) {
             let course = arena.course(arena.load.unique).await?;
             lap::run(course, &arena.handler, Kind::Native).await?;
+            // As they were, they would be next to each other in the store.
+            arena.deliveries = arena.load.shuffled().deliveries();
         }
         Ok(arena)
     }
