@@ -2,21 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
-use semel_core::{Sink, Source};
+use anyhow::{Result, bail, ensure};
+use semel_core::{Sink, Source, Store, Transactions};
 
 use crate::admin::redacted;
+use crate::config::{Delivery, DestinationConfig};
 use crate::destinations::Router;
+use crate::transactions::combined;
+
+#[cfg(feature = "http")]
+use crate::{config::HttpDestinationOptions, http};
 
 #[cfg(feature = "rocketmq")]
 use {
     anyhow::Context,
     semel_brokers::{
         RocketMqClient, RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
-        RocketMqUrl,
+        RocketMqTransactionalSink, RocketMqTransactions, RocketMqTransactionsConfig, RocketMqUrl,
     },
-    std::sync::OnceLock,
+    std::sync::{Mutex, OnceLock, PoisonError},
 };
 
 /// What is connected to. Clients are started when they are first needed.
@@ -24,10 +30,22 @@ use {
 pub struct Brokers {
     #[cfg(feature = "rocketmq")]
     rocketmq: OnceLock<RocketMqClient>,
+    /// One for each cluster with transactional destinations.
+    #[cfg(feature = "rocketmq")]
+    transactions: Mutex<Vec<Arc<RocketMqTransactions>>>,
+}
+
+/// The topics of one cluster's destinations, by name.
+#[derive(Default)]
+struct Topics {
+    all: BTreeMap<String, String>,
+    /// Those of them that are published to in transactions.
+    transactional: BTreeMap<String, String>,
 }
 
 impl Brokers {
-    /// A source of `topics` for a plugin. `group_prefix` comes before what the URL says.
+    /// A source of `topics` for a plugin. `group_prefix` comes before what the URL says, and
+    /// `redelivery` is for how long the broker keeps messages, if not for its default.
     #[cfg_attr(not(feature = "rocketmq"), allow(unused_variables))]
     pub fn source(
         &self,
@@ -35,6 +53,7 @@ impl Brokers {
         group_prefix: Option<&str>,
         plugin: &str,
         topics: &[String],
+        redelivery: Option<Duration>,
     ) -> Result<Arc<dyn Source>> {
         match url.split_once("://") {
             #[cfg(feature = "rocketmq")]
@@ -49,63 +68,131 @@ impl Brokers {
                     group: url.group_of(plugin),
                     name_server: url.name_server,
                     topics: topics.to_vec(),
+                    redelivery: redelivery.unwrap_or(RocketMqSourceConfig::DEFAULT_REDELIVERY),
                 };
                 tracing::info!(plugin, group = config.group, "consumes as");
                 Ok(Arc::new(RocketMqSource::new(self.rocketmq()?, config)))
             }
             _ => bail!(
-                "`{}` names no source: give `rocketmq://HOST:PORT`",
+                "`{}` names no source: give `rocketmq://HOST:PORT`, or `http://127.0.0.1:PORT` to listen there",
                 redacted(url)
             ),
         }
     }
 
-    /// A router for destinations with their URLs.
-    pub fn router<'u>(
+    /// A router for destinations by name.
+    pub fn router<'c>(
         &self,
-        destinations: impl Iterator<Item = (&'u str, &'u str)>,
+        destinations: impl Iterator<Item = (&'c str, &'c DestinationConfig)>,
     ) -> Result<Router> {
-        let mut clusters: BTreeMap<Cluster, BTreeMap<String, String>> = BTreeMap::new();
-        for (name, url) in destinations {
+        let mut clusters: BTreeMap<Cluster, Topics> = BTreeMap::new();
+        let mut posted = Vec::new();
+        for (name, config) in destinations {
+            let DestinationConfig {
+                url,
+                delivery,
+                http,
+            } = config;
+            ensure!(
+                *delivery == Delivery::Outbox || url.starts_with("rocketmq://"),
+                "[destinations.{name}] only RocketMQ has `delivery = \"transactional\"`: leave it out for `{}`",
+                redacted(url)
+            );
+            if is_http(url) {
+                posted.push((name, config));
+                continue;
+            }
+            ensure!(
+                http.is_none(),
+                "[destinations.{name}.http] goes for `https://` URLs only: take it out for `{}`",
+                redacted(url)
+            );
             let Some((cluster, topic)) = Cluster::parse(url)? else {
                 bail!(
-                    "[destinations.{name}] `{}` names no topic: give `rocketmq://HOST:PORT/TOPIC`",
+                    "[destinations.{name}] `{}` names neither a topic nor a server: give `rocketmq://HOST:PORT/TOPIC` or `https://HOST/PATH`",
                     redacted(url)
                 );
             };
-            clusters
-                .entry(cluster)
-                .or_default()
-                .insert(name.to_owned(), topic);
+            let topics = clusters.entry(cluster).or_default();
+            if *delivery == Delivery::Transactional {
+                topics.transactional.insert(name.to_owned(), topic.clone());
+            }
+            topics.all.insert(name.to_owned(), topic);
         }
         let mut router = Router::default();
         for (cluster, topics) in clusters {
-            let names: Vec<Arc<str>> = topics.keys().map(|name| name.as_str().into()).collect();
+            let names: Vec<Arc<str>> = topics.all.keys().map(|name| name.as_str().into()).collect();
             router.add(names, self.sink(cluster, topics)?);
         }
+        add_posted(&mut router, posted)?;
         Ok(router)
+    }
+
+    /// Starts the transactions of the routers' destinations, if any are transactional. Brokers
+    /// that ask what became of one are answered from `store` from now on.
+    #[cfg(feature = "rocketmq")]
+    pub async fn start_transactions(
+        &self,
+        store: &Arc<dyn Store>,
+    ) -> Option<Arc<dyn Transactions>> {
+        let mut started: Vec<Arc<dyn Transactions>> = Vec::new();
+        for transactions in self.transactions() {
+            transactions.start(Arc::clone(store)).await;
+            started.push(transactions);
+        }
+        combined(started)
+    }
+
+    /// Without RocketMQ there are none.
+    #[cfg(not(feature = "rocketmq"))]
+    pub async fn start_transactions(&self, _: &Arc<dyn Store>) -> Option<Arc<dyn Transactions>> {
+        combined(Vec::new())
     }
 
     /// Stops all clients, after the sources and sinks are closed.
     pub async fn shutdown(&self) {
         #[cfg(feature = "rocketmq")]
         if let Some(client) = self.rocketmq.get() {
+            for transactions in self.transactions() {
+                transactions.close().await;
+            }
             client.shutdown().await;
         }
     }
 
     #[cfg(feature = "rocketmq")]
-    fn sink(&self, cluster: Cluster, topics: BTreeMap<String, String>) -> Result<Arc<dyn Sink>> {
+    fn transactions(&self) -> Vec<Arc<RocketMqTransactions>> {
+        let transactions = self.transactions.lock();
+        transactions.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(feature = "rocketmq")]
+    fn sink(&self, cluster: Cluster, topics: Topics) -> Result<Arc<dyn Sink>> {
+        let client = self.rocketmq()?;
         let config = RocketMqSinkConfig {
             producer_group: format!("{}-relay", cluster.group),
-            name_server: cluster.name_server,
-            destinations: topics,
+            name_server: cluster.name_server.clone(),
+            destinations: topics.all,
         };
-        Ok(Arc::new(RocketMqSink::new(self.rocketmq()?, config)))
+        let sink = Arc::new(RocketMqSink::new(client, config));
+        if topics.transactional.is_empty() {
+            return Ok(sink);
+        }
+        let config = RocketMqTransactionsConfig {
+            producer_group: format!("{}-transactions", cluster.group),
+            name_server: cluster.name_server,
+            destinations: topics.transactional,
+        };
+        let transactions = Arc::new(RocketMqTransactions::new(client, config));
+        self.transactions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&transactions));
+        Ok(Arc::new(RocketMqTransactionalSink::new(transactions, sink)))
     }
 
     #[cfg(not(feature = "rocketmq"))]
-    fn sink(&self, cluster: Cluster, _: BTreeMap<String, String>) -> Result<Arc<dyn Sink>> {
+    fn sink(&self, cluster: Cluster, _: Topics) -> Result<Arc<dyn Sink>> {
         match cluster {}
     }
 
@@ -116,6 +203,37 @@ impl Brokers {
         }
         let client = RocketMqClient::start()?;
         Ok(self.rocketmq.get_or_init(|| client))
+    }
+}
+
+/// Whether a URL is of HTTP.
+pub fn is_http(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| matches!(&*scheme.to_ascii_lowercase(), "http" | "https"))
+}
+
+/// Adds the destinations that messages are posted to. Each has a sink of its own. Responses go
+/// to destinations that are there already.
+#[cfg(feature = "http")]
+fn add_posted(router: &mut Router, posted: Vec<(&str, &DestinationConfig)>) -> Result<()> {
+    let defaults = HttpDestinationOptions::default();
+    let sinks = posted
+        .into_iter()
+        .map(|(name, DestinationConfig { url, http, .. })| {
+            let sink = http::sink(name, url, http.as_ref().unwrap_or(&defaults), router)?;
+            Ok((Arc::from(name), sink))
+        });
+    for (name, sink) in sinks.collect::<Result<Vec<(Arc<str>, _)>>>()? {
+        router.add([name], sink);
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "http"))]
+fn add_posted(_: &mut Router, posted: Vec<(&str, &DestinationConfig)>) -> Result<()> {
+    match posted.first() {
+        None => Ok(()),
+        Some((name, _)) => bail!("[destinations.{name}] this host was built without HTTP"),
     }
 }
 
@@ -178,9 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn only_rocketmq_is_transactional() {
+        let config = DestinationConfig {
+            url: "https://example.org/hook".to_owned(),
+            delivery: Delivery::Transactional,
+            http: None,
+        };
+        let Err(error) = Brokers::default().router([("hook", &config)].into_iter()) else {
+            panic!("it was opened");
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("[destinations.hook]") && text.contains("only RocketMQ"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_source_that_is_not_known_is_refused() {
         let brokers = Brokers::default();
-        let Err(error) = brokers.source("amqp://me:pw@h", None, "p", &[]) else {
+        let Err(error) = brokers.source("amqp://me:pw@h", None, "p", &[], None) else {
             panic!("it was opened");
         };
         let text = error.to_string();

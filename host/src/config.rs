@@ -3,18 +3,20 @@
 
 mod environment;
 mod error;
+mod http;
 mod values;
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use semel_core::{KeyExpression, Manifest};
+use semel_core::{Gap, KeyExpression, Manifest, RelayConfig};
 use serde::Deserialize;
 
 pub use error::ConfigError;
-pub use values::{Retention, Settings, Size, Span, duration_text};
+pub use http::{HttpDestinationOptions, HttpSourceOptions, InFlightOption, MethodOption};
+pub use values::{Namespace, Settings, Size, Span, SpanText, duration_text};
 
 use crate::logging::LogFormat;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub destinations: BTreeMap<String, DestinationConfig>,
     /// How much is in progress at once.
     pub engine: EngineConfig,
+    /// Outgoing messages that wait in the store.
+    pub outbox: OutboxConfig,
     /// What the host says of itself.
     pub logging: LoggingConfig,
     /// Overrides by plugin name.
@@ -51,18 +55,38 @@ pub struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SourceConfig {
-    /// Such as `rocketmq://127.0.0.1:9876`.
+    /// Such as `rocketmq://127.0.0.1:9876` or `http://127.0.0.1:8080`.
     pub url: String,
     /// What the name of each plugin's consumer group begins with.
     pub group_prefix: Option<String>,
+    /// What goes for an HTTP URL.
+    pub http: Option<HttpSourceOptions>,
+    /// For how long after it was sent a message may be delivered again.
+    pub redelivery: Option<Span>,
 }
 
 /// `[destinations.NAME]`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DestinationConfig {
-    /// Such as `rocketmq://127.0.0.1:9876/TOPIC`.
+    /// Such as `rocketmq://127.0.0.1:9876/TOPIC` or `https://payments.example/charges`.
     pub url: String,
+    /// What takes messages there.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// What goes for an HTTP URL.
+    pub http: Option<HttpDestinationOptions>,
+}
+
+/// `delivery` under `[destinations.NAME]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// The relay, after the commit.
+    #[default]
+    Outbox,
+    /// Half messages around the commit, and the relay for what they leave.
+    Transactional,
 }
 
 /// `[engine]`: bounds for each plugin on what is on its way between receive and acknowledge.
@@ -79,6 +103,14 @@ pub struct EngineConfig {
     pub in_flight_bytes: Option<Size>,
     /// State values kept at hand between batches.
     pub cached_values: Option<usize>,
+}
+
+/// `[outbox]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct OutboxConfig {
+    /// Outgoing messages of all plugins at which consuming is suspended.
+    pub capacity: Option<NonZeroU64>,
 }
 
 /// `[logging]`.
@@ -101,10 +133,22 @@ pub struct PluginConfig {
     pub key: Option<KeyExpression>,
     /// In place of the manifest's lane.
     pub order_by: Option<KeyExpression>,
+    /// In place of the manifest's version.
+    pub version: Option<KeyExpression>,
+    /// In place of the manifest's entity.
+    pub entity: Option<KeyExpression>,
+    /// In place of what the manifest says of messages that skip versions.
+    pub gap: Option<Gap>,
+    /// In place of the manifest's bound on their wait.
+    pub gap_timeout: Option<SpanText>,
+    /// In place of the manifest's first version.
+    pub first_version: Option<u64>,
     /// In place of the manifest's retention.
-    pub retention: Option<Retention>,
+    pub retention: Option<SpanText>,
+    /// Whether the retention may be shorter than the source may deliver again.
+    pub allow_short_retention: bool,
     /// Where its state is, if not under its own name.
-    pub namespace: Option<String>,
+    pub namespace: Option<Namespace>,
     /// The only destinations that it may publish to.
     pub destinations: Option<Vec<String>>,
     /// Its handlers that run at a time.
@@ -190,8 +234,19 @@ impl Config {
 
     /// The namespace of a plugin's state.
     pub fn namespace<'a>(&'a self, plugin: &'a str) -> &'a str {
-        let configured = self.plugin(plugin).and_then(|p| p.namespace.as_deref());
-        configured.unwrap_or(plugin)
+        let configured = self.plugin(plugin).and_then(|p| p.namespace.as_ref());
+        configured.map_or(plugin, |namespace| namespace.0.as_str())
+    }
+}
+
+impl OutboxConfig {
+    /// How outgoing messages are published.
+    pub fn relay(&self) -> RelayConfig {
+        let defaults = RelayConfig::default();
+        RelayConfig {
+            capacity: self.capacity.map_or(defaults.capacity, u64::from),
+            ..defaults
+        }
     }
 }
 
@@ -202,7 +257,12 @@ impl PluginConfig {
             topics: self.topics.clone(),
             key: self.key.clone(),
             order_by: self.order_by.clone(),
-            retention: self.retention.as_ref().map(|retention| retention.0.clone()),
+            version: self.version.clone(),
+            entity: self.entity.clone(),
+            gap: self.gap,
+            gap_timeout: self.gap_timeout.as_ref().map(|span| span.0.clone()),
+            first_version: self.first_version,
+            retention: self.retention.as_ref().map(|span| span.0.clone()),
             ..Manifest::default()
         }
     }

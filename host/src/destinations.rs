@@ -31,6 +31,13 @@ impl Router {
         self.routes.extend(routes);
     }
 
+    /// The sink that a destination leads to.
+    #[cfg(feature = "http")]
+    pub fn sink_named(&self, destination: &str) -> Option<Arc<dyn Sink>> {
+        let index = self.routes.get(destination)?;
+        Some(Arc::clone(&self.sinks[*index]))
+    }
+
     fn sink_of(&self, row: &OutboxRow) -> Option<usize> {
         self.routes.get(&row.outgoing.destination).copied()
     }
@@ -117,6 +124,11 @@ impl Sink for Router {
         results
     }
 
+    fn delays(&self, row: &OutboxRow) -> bool {
+        self.sink_of(row)
+            .is_some_and(|sink| self.sinks[sink].delays(row))
+    }
+
     async fn close(&self) {
         join_all(self.sinks.iter().map(|sink| sink.close())).await;
     }
@@ -157,6 +169,7 @@ mod tests {
                 version,
                 ordinal: 0,
             },
+            plugin: plugin.clone(),
             message_id: MessageId::derive(&record, 0),
             lane: lane.map(|lane| OutboxLane {
                 plugin,

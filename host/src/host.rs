@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::outlet::Outlet;
 use crate::plugins::{self, ReadyPlugin};
 use crate::progress::{self, Progress};
+use crate::retention;
 use crate::signals;
 use crate::sources::{self, Opened};
 use crate::summary::{Counts, InputCounts, Summary};
@@ -42,6 +43,8 @@ pub struct HostConfig {
     pub output: Option<FileName>,
     /// Handlers of a plugin that run at a time, whatever the configuration says.
     pub concurrency: Option<NonZeroUsize>,
+    /// How outgoing messages are published.
+    pub relay: RelayConfig,
 }
 
 /// Where messages come from.
@@ -59,6 +62,8 @@ pub enum Incoming {
         url: String,
         /// What the names of consumer groups begin with.
         group_prefix: Option<String>,
+        /// For how long it keeps messages, where the operator says so.
+        redelivery: Option<Duration>,
     },
 }
 
@@ -81,7 +86,7 @@ async fn run_with(
     signals::listen(shutdown.clone())?;
 
     let serves = matches!(host.incoming, Incoming::Broker { .. });
-    let outlet = Outlet::open(host.output.as_ref(), config, serves, brokers)?;
+    let mut outlet = Outlet::open(host.output.as_ref(), config, serves, brokers)?;
     let loaded = tokio::task::block_in_place(|| plugins::load(&host.plugins, config))?;
     let plugins = loaded
         .into_iter()
@@ -89,7 +94,12 @@ async fn run_with(
         .collect::<Result<Vec<_>>>()?;
     let store = semel_stores::open(&host.store).await?;
     tracing::info!(url = redacted(&host.store), "the store is open");
-    let opened = sources::open(&host.incoming, &plugins, brokers)?;
+    let opened = sources::open(&host.incoming, config.source.as_ref(), &plugins, brokers).await?;
+    retention::check(&plugins, &opened.sources)?;
+
+    // A host that died may have left half messages, so brokers are answered first.
+    let durable: Arc<dyn Store> = Arc::clone(&store) as _;
+    outlet.transactions = brokers.start_transactions(&durable).await;
 
     let mut running = Running::start(&host, plugins, &opened, &store, outlet, &shutdown)?;
     if serves {
@@ -149,9 +159,10 @@ impl Running {
         let (relay, handle) = match outlet.sink {
             Some(sink) => {
                 let (relay, handle) = Relay::new(
-                    RelayConfig::default(),
+                    host.relay,
                     Arc::clone(&store),
                     sink,
+                    Arc::new(SystemClock),
                     Arc::clone(&relay_stats),
                 );
                 let relay = tokio::spawn(relay.run(finish.clone(), stop.clone()));
@@ -178,6 +189,7 @@ impl Running {
                 plugin: plugin.name,
                 key: plugin.key,
                 order_by: plugin.order_by,
+                versioning: plugin.versioning,
                 grants: plugin.grants,
                 retention: plugin.retention,
                 retry: plugin.retry,
@@ -191,6 +203,7 @@ impl Running {
                 runner: plugin.runner,
                 clock: Arc::new(SystemClock),
                 relay: handle.clone(),
+                transactions: outlet.transactions.clone(),
                 workers: workers.handle().clone(),
                 stats,
             };
@@ -275,6 +288,7 @@ impl Running {
         Ok(Summary {
             totals,
             published: self.relay_stats.published.get(),
+            undeliverable: self.relay_stats.undeliverable.get(),
             unpublished: unpublished(store).await?,
             input: opened.progress.as_ref().map(|input| InputCounts {
                 lines: input.lines(),

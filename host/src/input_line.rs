@@ -1,6 +1,6 @@
-//! A message as a line that `semel run --input` reads.
+//! A message as a line that `semel run --input` reads, or `semel run --output` writes.
 
-use semel_core::{Cause, DeadLetter, Header, Message};
+use semel_core::{Cause, DeadLetter, Header, Message, OutboxRow};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -8,9 +8,11 @@ use serde_json::value::RawValue;
 use crate::output;
 
 /// What to print of a dead letter: its message as an input line, or, where the input was no
-/// message, the text as it was found.
+/// message, the text as it was found. An outgoing message is a line of output.
 pub fn of_letter(letter: &DeadLetter) -> LetterLine<'_> {
-    if letter.cause == Cause::Malformed {
+    if let Some(row) = &letter.outgoing {
+        LetterLine::Outgoing(OutputLine::from(&**row))
+    } else if letter.cause == Cause::Malformed {
         let raw = output::text_or_base64(&letter.message.body);
         LetterLine::Malformed { malformed: raw }
     } else {
@@ -24,6 +26,8 @@ pub fn of_letter(letter: &DeadLetter) -> LetterLine<'_> {
 pub enum LetterLine<'m> {
     /// Can be sent again as it stands.
     Message(InputLine<'m>),
+    /// Was to be published.
+    Outgoing(OutputLine<'m>),
     /// Has to be made a message first.
     Malformed {
         /// The line.
@@ -53,6 +57,29 @@ impl<'m> From<&'m Message> for InputLine<'m> {
             headers: Headers(&message.headers),
             timestamp: message.timestamp_ms,
             body: body(&message.body),
+        }
+    }
+}
+
+/// `{"id", "destination", "key", "headers", "body"}`.
+#[derive(Serialize)]
+pub struct OutputLine<'m> {
+    id: &'m str,
+    destination: &'m str,
+    key: Option<Box<RawValue>>,
+    headers: Headers<'m>,
+    body: Box<RawValue>,
+}
+
+impl<'m> From<&'m OutboxRow> for OutputLine<'m> {
+    fn from(row: &'m OutboxRow) -> Self {
+        let outgoing = &row.outgoing;
+        Self {
+            id: row.message_id.as_str(),
+            destination: &outgoing.destination,
+            key: outgoing.key.as_deref().map(output::text_or_base64),
+            headers: Headers(&outgoing.headers),
+            body: body(&outgoing.body),
         }
     }
 }

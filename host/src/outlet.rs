@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use semel_brokers::{FileName, FileSink};
-use semel_core::Sink;
+use semel_core::{Sink, Transactions};
 
 use crate::brokers::Brokers;
 use crate::config::Config;
@@ -14,6 +14,8 @@ use crate::config::Config;
 pub struct Outlet {
     /// Publishes them. Without one they stay in the store.
     pub sink: Option<Arc<dyn Sink>>,
+    /// Sends half messages, once they are started.
+    pub transactions: Option<Arc<dyn Transactions>>,
     /// The destinations that lead somewhere; none means any.
     names: Option<HashSet<Arc<str>>>,
 }
@@ -32,6 +34,7 @@ impl Outlet {
         if let Some(file) = output {
             return Ok(Self {
                 sink: Some(Arc::new(FileSink::open(file)?)),
+                transactions: None,
                 names: None,
             });
         }
@@ -41,6 +44,7 @@ impl Outlet {
             );
             return Ok(Self {
                 sink: None,
+                transactions: None,
                 names: None,
             });
         }
@@ -50,10 +54,11 @@ impl Outlet {
             );
         }
         let destinations = config.destinations.iter();
-        let urls = destinations.map(|(name, to)| (name.as_str(), to.url.as_str()));
+        let destinations = destinations.map(|(name, config)| (name.as_str(), config));
         let names = config.destinations.keys().map(|name| name.as_str().into());
         Ok(Self {
-            sink: Some(Arc::new(brokers.router(urls)?)),
+            sink: Some(Arc::new(brokers.router(destinations)?)),
+            transactions: None,
             names: Some(names.collect()),
         })
     }

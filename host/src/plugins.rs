@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use semel_core::{
-    FlowLimits, Grants, KeyExpression, Limits, Manifest, PluginName, RetryPolicy, parse_duration,
+    FlowLimits, Grants, KeyExpression, Limits, Manifest, PluginName, RetryPolicy, Versioning,
 };
 use semel_sandbox::{
     LoadedPlugin, Overrides, Plugin, PluginOverride, RunLimits, Sandbox, SandboxConfig,
@@ -16,9 +16,7 @@ use semel_sandbox::{
 
 use crate::config::{Config, EngineConfig, LimitsConfig, PluginConfig, RetryConfig, duration_text};
 use crate::destinations::granted;
-
-/// How long a done record lives where neither plugin nor operator says.
-const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+use crate::retention;
 
 /// A plugin that is ready to be given messages.
 pub struct ReadyPlugin {
@@ -30,8 +28,12 @@ pub struct ReadyPlugin {
     pub key: KeyExpression,
     /// Where the lane stands.
     pub order_by: Option<KeyExpression>,
+    /// How its messages are numbered, if they are.
+    pub versioning: Option<Versioning>,
     /// How long its done records live.
     pub retention: Duration,
+    /// Whether that may be too short for its source.
+    pub allow_short_retention: bool,
     /// What it may do.
     pub grants: Arc<Grants>,
     /// What becomes of its failures.
@@ -151,7 +153,9 @@ impl ReadyPlugin {
             topics: manifest.topics.clone().unwrap_or_default(),
             key: manifest.key.clone().unwrap_or_else(KeyExpression::id),
             order_by: manifest.order_by.clone(),
-            retention: retention(manifest),
+            versioning: manifest.versioning()?,
+            retention: retention::of(manifest),
+            allow_short_retention: configured.allow_short_retention,
             grants: Arc::new(grants),
             retry: configured.retry.policy(),
             flow,
@@ -165,26 +169,16 @@ impl ReadyPlugin {
     fn announce(&self, manifest: &Manifest) {
         tracing::info!(
             plugin = %self.name,
-            version = manifest.version.as_deref().unwrap_or("-"),
+            plugin_version = manifest.plugin_version.as_deref().unwrap_or("-"),
             topics = self.topics.join(","),
             key = %self.key,
             order_by = self.order_by.as_ref().map(tracing::field::display),
+            version = manifest.version.as_ref().map(tracing::field::display),
+            entity = manifest.entity.as_ref().map(tracing::field::display),
             retention = duration_text(self.retention),
             "loaded"
         );
-        if self.key.is_id() {
-            tracing::warn!(
-                plugin = %self.name,
-                "its key is `id`, the broker's own message id: that catches redeliveries, but not a producer's resends. Give it a key such as `json:/order_id`"
-            );
-        }
     }
-}
-
-fn retention(manifest: &Manifest) -> Duration {
-    let text = manifest.retention.as_deref();
-    // A loaded manifest is validated.
-    text.and_then(parse_duration).unwrap_or(DEFAULT_RETENTION)
 }
 
 impl LimitsConfig {

@@ -73,9 +73,11 @@ pub async fn report(stats: Vec<Arc<Stats>>) {
                 received = now.received,
                 applied = now.applied,
                 duplicates = now.duplicates,
+                stale = now.stale,
                 retried = now.woken,
                 dead = now.dead,
                 published = now.published,
+                undeliverable = now.undeliverable,
                 "so far"
             );
             before = now;
@@ -92,10 +94,11 @@ fn total(stats: &[Arc<Stats>]) -> StatsSnapshot {
 fn line(counts: &StatsSnapshot, elapsed: Duration) -> String {
     let rate = counts.received as f64 / elapsed.as_secs_f64().max(0.001);
     format!(
-        "{} messages  {}/s  {} duplicates  {} parked  {} dead",
+        "{} messages  {}/s  {} duplicates  {} stale  {} parked  {} dead",
         HumanCount(counts.received),
         HumanCount(rate as u64),
         HumanCount(counts.duplicates),
+        HumanCount(counts.stale),
         HumanCount(counts.parkings.saturating_sub(counts.woken)),
         HumanCount(counts.dead),
     )
@@ -110,6 +113,7 @@ mod tests {
         let counts = StatsSnapshot {
             received: 12_000,
             duplicates: 3_000,
+            stale: 7,
             parkings: 5,
             woken: 3,
             dead: 1,
@@ -117,7 +121,7 @@ mod tests {
         };
         assert_eq!(
             line(&counts, Duration::from_secs(2)),
-            "12,000 messages  6,000/s  3,000 duplicates  2 parked  1 dead"
+            "12,000 messages  6,000/s  3,000 duplicates  7 stale  2 parked  1 dead"
         );
     }
 }

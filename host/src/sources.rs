@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use semel_brokers::{FileName, FileProgress, FileSource};
 use semel_core::Source;
 
-use crate::brokers::Brokers;
+use crate::brokers::{Brokers, is_http};
+use crate::config::SourceConfig;
 use crate::host::Incoming;
+#[cfg(feature = "http")]
+use crate::http;
 use crate::plugins::ReadyPlugin;
 
 /// Sources that are ready to be read.
@@ -19,16 +22,41 @@ pub struct Opened {
 }
 
 /// Opens a source for each plugin. Brokers are not connected to before they are read.
-pub fn open(incoming: &Incoming, plugins: &[ReadyPlugin], brokers: &Brokers) -> Result<Opened> {
+pub async fn open(
+    incoming: &Incoming,
+    configured: Option<&SourceConfig>,
+    plugins: &[ReadyPlugin],
+    brokers: &Brokers,
+) -> Result<Opened> {
+    if let Some(source) = configured {
+        check(source)?;
+    }
     match incoming {
         Incoming::Input { file, .. } => input(file, plugins),
-        Incoming::Broker { url, group_prefix } => {
+        #[cfg(feature = "http")]
+        Incoming::Broker {
+            url, redelivery, ..
+        } if is_http(url) => {
+            let options = configured.and_then(|source| source.http.clone());
+            let options = options.unwrap_or_default();
+            Ok(Opened {
+                sources: http::sources(url, &options, *redelivery, plugins).await?,
+                progress: None,
+            })
+        }
+        Incoming::Broker {
+            url,
+            group_prefix,
+            redelivery,
+        } => {
+            warn_of_ids(plugins);
             let sources = plugins.iter().map(|plugin| {
                 brokers.source(
                     url,
                     group_prefix.as_deref(),
                     plugin.name.as_str(),
                     &plugin.topics,
+                    *redelivery,
                 )
             });
             Ok(Opened {
@@ -39,7 +67,37 @@ pub fn open(incoming: &Incoming, plugins: &[ReadyPlugin], brokers: &Brokers) -> 
     }
 }
 
+/// What is configured must go together, also where the command line names another source.
+fn check(
+    SourceConfig {
+        url,
+        group_prefix,
+        http,
+        ..
+    }: &SourceConfig,
+) -> Result<()> {
+    ensure!(
+        http.is_none() || is_http(url),
+        "[source.http] goes for `http://` and `https://` URLs only: take it out, or change `url` under [source]"
+    );
+    ensure!(
+        group_prefix.is_none() || !is_http(url),
+        "`group-prefix` under [source] names consumer groups, which HTTP has none of: take it out"
+    );
+    Ok(())
+}
+
+fn warn_of_ids(plugins: &[ReadyPlugin]) {
+    for plugin in plugins.iter().filter(|plugin| plugin.key.is_id()) {
+        tracing::warn!(
+            plugin = %plugin.name,
+            "its key is `id`, the broker's own message id: that catches redeliveries, but not a producer's resends. Give it a key such as `json:/order_id`"
+        );
+    }
+}
+
 fn input(file: &FileName, plugins: &[ReadyPlugin]) -> Result<Opened> {
+    warn_of_ids(plugins);
     let subscriptions = plugins.iter().map(|plugin| plugin.topics.clone());
     let (sources, progress) = FileSource::open(file, subscriptions.collect())?;
     let sources = sources

@@ -16,6 +16,8 @@ pub struct Summary {
     pub totals: Counts,
     /// Outgoing messages that a broker or file confirmed.
     pub published: u64,
+    /// Outgoing messages that a broker refused. They are dead letters.
+    pub undeliverable: u64,
     /// Outgoing messages that are committed and wait to be published.
     pub unpublished: u64,
     /// What the input held; nothing where messages came from a broker.
@@ -38,6 +40,8 @@ pub struct Counts {
     pub applied: u64,
     /// Messages that were known already.
     pub duplicates: u64,
+    /// Messages that were not newer than what was applied of their entity.
+    pub stale: u64,
     /// Messages that wait in the store to be run again, at the end.
     pub parked: u64,
     /// Messages that became dead letters, mismatches included.
@@ -78,6 +82,7 @@ impl Counts {
             received: stats.received,
             applied: stats.applied,
             duplicates: stats.duplicates,
+            stale: stats.stale,
             parked,
             dead: stats.dead,
             mismatches: stats.mismatches,
@@ -104,6 +109,7 @@ impl Counts {
             received: self.received + other.received,
             applied: self.applied + other.applied,
             duplicates: self.duplicates + other.duplicates,
+            stale: self.stale + other.stale,
             parked: self.parked + other.parked,
             dead: self.dead + other.dead,
             mismatches: self.mismatches + other.mismatches,
@@ -141,6 +147,7 @@ impl fmt::Display for Summary {
             ("published", self.published, ""),
         ];
         let sometimes = [
+            ("stale", totals.stale, "a newer version was applied before"),
             ("parked", totals.parked, "wait in the store to be run again"),
             ("dead", totals.dead, "see `semel dead list`"),
             (
@@ -150,6 +157,11 @@ impl fmt::Display for Summary {
             ),
             ("retried", totals.retried, "parked messages taken up again"),
             ("conflicts", totals.conflicts, "runs in vain, repeated"),
+            (
+                "undeliverable",
+                self.undeliverable,
+                "refused by a broker: see `semel dead list`",
+            ),
             (
                 "unpublished",
                 self.unpublished,
@@ -169,7 +181,7 @@ impl fmt::Display for Summary {
         let sometimes = sometimes.into_iter().filter(|(_, count, _)| *count > 0);
         for (name, count, remark) in always.into_iter().chain(sometimes) {
             let line = format!(
-                "  {name:<12} {:>12}  {remark}",
+                "  {name:<13} {:>12}  {remark}",
                 HumanCount(count).to_string()
             );
             writeln!(f, "{}", line.trim_end())?;
@@ -178,10 +190,11 @@ impl fmt::Display for Summary {
             for (name, counts) in &self.plugins {
                 writeln!(
                     f,
-                    "  {name}: {} received, {} applied, {} duplicates, {} parked, {} dead",
+                    "  {name}: {} received, {} applied, {} duplicates, {} stale, {} parked, {} dead",
                     HumanCount(counts.received),
                     HumanCount(counts.applied),
                     HumanCount(counts.duplicates),
+                    HumanCount(counts.stale),
                     HumanCount(counts.parked),
                     HumanCount(counts.dead),
                 )?;
@@ -206,6 +219,7 @@ mod tests {
         Summary {
             totals: counts,
             published: 1_000,
+            undeliverable: 0,
             unpublished: 0,
             input: Some(InputCounts {
                 lines: 1_300,
@@ -224,6 +238,7 @@ mod tests {
             "received",
             "applied",
             "duplicates",
+            "stale",
             "parked",
             "dead",
             "published",
@@ -239,9 +254,9 @@ mod tests {
     fn people_are_told_what_happened() {
         let text = summary().to_string();
         assert!(text.starts_with("Done after 0.50 s: 1,300 messages received, 2,600 a second.\n"));
-        assert!(text.contains("  applied             1,000\n"), "{text}");
+        assert!(text.contains("  applied              1,000\n"), "{text}");
         assert!(
-            text.contains("dead                    1  see `semel dead list`"),
+            text.contains("dead                     1  see `semel dead list`"),
             "{text}"
         );
         assert!(!text.contains("unpublished"));

@@ -29,8 +29,8 @@
 //! ```
 //!
 //! It follows the host in what a handler can notice: effects count once per business key and
-//! only if the handler succeeds, a body that changed under the same key is refused, reads see
-//! the run's own writes, and ids and random bytes depend on plugin and key alone (their values
+//! only if the handler succeeds, a body that changed under the same key is refused, a version
+//! that is not newer is stale and one that comes early waits, reads see the run's own writes, and ids and random bytes depend on plugin and key alone (their values
 //! are not the host's). It does not imitate timing: messages are handled one by one, parked
 //! ones come back when the test says so, and nothing limits memory or time.
 //! A panic goes through to the test.

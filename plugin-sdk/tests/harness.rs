@@ -66,7 +66,7 @@ fn the_manifest_is_what_the_attribute_says() {
     let manifest: serde_json::Value =
         serde_json::from_str(<walk as semel::Handler>::MANIFEST).unwrap();
     let expected = json!({
-        "semel": "0.1", "name": "walker", "version": env!("CARGO_PKG_VERSION"),
+        "semel": "0.1", "name": "walker", "plugin-version": env!("CARGO_PKG_VERSION"),
         "topics": ["steps", "more-steps"], "key": "json:/id", "order-by": "json:/what",
         "retention": "30d",
     });
@@ -243,5 +243,66 @@ fn a_raw_message_and_a_full_outgoing_one() {
     assert!(
         strict.deliver_message(message).is_parked(),
         "the handler's own error type converts"
+    );
+}
+
+#[derive(Serialize, Deserialize)]
+struct Revision {
+    item: String,
+    version: u64,
+    level: u32,
+}
+
+#[semel::handler(
+    topics = ["levels"],
+    key = "json:/item + json:/version",
+    version = "json:/version",
+    entity = "json:/item",
+    gap = "wait",
+    first_version = 1
+)]
+fn track(level: Revision, ctx: &mut Context) -> Result {
+    if level.level == 0 && ctx.message().attempt == 0 {
+        return Err(semel::retry("really?"));
+    }
+    ctx.state().put(&level.item, &level.level)
+}
+
+#[test]
+fn what_is_not_newer_is_stale_and_what_comes_early_waits() {
+    let level = |version, level| Revision {
+        item: "bolt".into(),
+        version,
+        level,
+    };
+    let mut host = Harness::new::<track>();
+    assert_eq!(
+        host.deliver(&level(2, 20)).reason(),
+        Some("waits for version 1")
+    );
+    assert!(host.deliver(&level(2, 20)).is_duplicate());
+    assert!(host.deliver(&level(1, 10)).is_applied());
+    assert!(host.retry_parked()[0].is_applied());
+    assert_eq!(host.state("bolt"), Some(20));
+    assert!(host.deliver(&level(2, 21)).is_refused());
+
+    // What waited long enough goes on, the lowest first; waiting is no attempt.
+    assert!(host.deliver(&level(6, 0)).is_parked());
+    assert!(host.deliver(&level(4, 40)).is_parked());
+    let outcomes = host.retry_parked();
+    assert!(outcomes[0].is_applied(), "{outcomes:?}");
+    assert_eq!(outcomes[1].reason(), Some("really?"));
+    assert!(host.retry_parked()[0].is_applied());
+    assert_eq!(host.state("bolt"), Some(0));
+    assert!(host.deliver(&level(5, 50)).is_stale());
+    assert_eq!(host.state("bolt"), Some(0));
+
+    let nameless = host.deliver(&json!({ "item": "bolt", "version": "v7", "level": 1 }));
+    assert!(nameless.is_refused());
+    assert!(
+        nameless
+            .reason()
+            .unwrap()
+            .contains("`v7` is no whole number")
     );
 }

@@ -1,5 +1,6 @@
 //! Child processes that never outlive their parent.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus};
@@ -7,7 +8,8 @@ use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How often a process is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(2);
@@ -69,12 +71,22 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) -> Result<()> {
-        // The shell's own `kill` is there also where the program is not.
-        let status = Command::new("sh")
-            .args(["-c", "kill -TERM \"$1\"", "sh", &self.id().to_string()])
-            .status()?;
-        ensure!(status.success(), "no SIGTERM for process {}", self.id());
-        Ok(())
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("a process id is above 0")?;
+        kill_process(pid, signal).with_context(|| format!("no signal for process {}", self.id()))
+    }
+
+    /// Whether it stands still after SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        // The state follows the program's name, which stands in parentheses.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     /// Waits for its end. After `limit` it is killed, and that is an error.
@@ -101,7 +113,8 @@ impl Drop for Process {
     }
 }
 
-fn is_sigkill(status: ExitStatus) -> bool {
+/// Whether a process died of SIGKILL.
+pub fn is_sigkill(status: ExitStatus) -> bool {
     use std::os::unix::process::ExitStatusExt;
     status.signal() == Some(9)
 }

@@ -18,11 +18,19 @@ pub fn build_dir() -> Result<PathBuf> {
 
 /// The host: `target/release/semel`.
 pub fn semel() -> Result<PathBuf> {
-    let path = build_dir()?.join("semel");
-    let missing = "there is no host to run at";
+    program("semel")
+}
+
+/// The host with its crash points armed: `target/release/semel-under-test`.
+pub fn semel_under_test() -> Result<PathBuf> {
+    program("semel-under-test")
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    let path = build_dir()?.join(name);
     ensure!(
         path.is_file(),
-        "{missing} {}: build it with `make build`, or `cargo build --release -p semel`",
+        "there is no host to run at {}: build it with `make build`",
         path.display()
     );
     Ok(path)

@@ -110,10 +110,20 @@ impl Site {
         arguments: &[&str],
         change: impl FnOnce(&mut Command),
     ) -> Result<Running> {
+        self.start_program(&installation::semel()?, arguments, change)
+    }
+
+    /// The same with another build of the host.
+    pub fn start_program(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Running> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let stdout = self.path(&format!("run-{number}.stdout"));
         let stderr = self.path(&format!("run-{number}.stderr"));
-        let mut command = bound_command(&installation::semel()?);
+        let mut command = bound_command(program);
         command
             .args(arguments)
             .current_dir(self.dir.path())

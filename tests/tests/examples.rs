@@ -136,6 +136,37 @@ fn transfer_comes_to_what_its_readme_says() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn stock_comes_to_what_its_readme_says() -> Result<()> {
+    let (site, printed) = follow("stock")?;
+    let store = "redb:./stock-data";
+    let expected = [("level/bolt", 60), ("level/nut", 35), ("level/washer", 500)];
+    let expected: Vec<_> = expected.map(|(key, level)| (key.to_owned(), level)).into();
+    let found = holdings(&site, "stock", store)?;
+    ensure!(found == expected, "{found:?}");
+    // The versions are those of the README's second listing.
+    for (item, version) in [("bolt", 4), ("nut", 3), ("washer", 9)] {
+        let row = printed[2].lines().find(|line| line.contains(item));
+        let row = row.with_context(|| format!("{item} is not in {printed:?}"))?;
+        ensure!(row.trim().ends_with(&version.to_string()), "{row}");
+    }
+    ensure!(causes(&site, store)? == ["\"no-version\"", "\"rejected\""]);
+    let output = site.read("changed.jsonl")?;
+    ensure!(json_lines(&output)?.len() == 6, "{output}");
+    let again = again(
+        &site,
+        "examples/stock/data/changes.jsonl",
+        "changed.jsonl",
+        store,
+    )?;
+    ensure!(
+        again["received"] == 11 && again["applied"] == 0 && again["stale"] == 0,
+        "{again}"
+    );
+    ensure!(site.read("changed.jsonl")? == output);
+    Ok(())
+}
+
 fn demo(arguments: &[&str]) -> Result<(Output, String)> {
     let output = Command::new(env!("CARGO_BIN_EXE_demo"))
         .args(["--orders", "10000"])

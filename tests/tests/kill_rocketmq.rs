@@ -80,6 +80,7 @@ fn row(message: &OrderMessage) -> OutboxRow {
             version: 1,
             ordinal: 0,
         },
+        plugin: record.plugin.clone(),
         message_id: MessageId::derive(&record, 0),
         lane: None,
         due_ms: 0,

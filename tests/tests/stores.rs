@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use semel_core::memory::{MemoryStore, StoreFault};
-use semel_core::{Admin, Cause, DeadLetterId, OutboxScan, Outcome, RecordState, Store, StoreError};
+use semel_core::{
+    Admin, Cause, Clock, DeadLetter, DeadLetterId, OutboxScan, Outcome, RecordState, Run, RunId,
+    Store, StoreError, SystemClock,
+};
 use semel_stores::{RedbStore, RedisStore};
 use semel_tests::conformance::store::build::*;
 use semel_tests::conformance::store::{self as suite, Fixture};
@@ -60,7 +63,7 @@ mod memory {
         assert!(store.check(&[]).await.is_ok());
     }
 
-    async fn checked(store: &MemoryStore, mut run: semel_core::Run) -> semel_core::Run {
+    async fn checked(store: &MemoryStore, mut run: Run) -> Run {
         let handle: Arc<dyn Admin> = Arc::new(store.clone());
         run.bucket = check(&handle, &run.record).await.bucket;
         run
@@ -77,6 +80,23 @@ async fn fill(store: &Arc<dyn Admin>) {
     ];
     assert!(commit(store, &batch).await.iter().all(applied));
     store.bury(&[stray(1)]).await.unwrap();
+    apply(store, &done("refused").publishing("x", None)).await;
+    let scan = OutboxScan {
+        limit: 9,
+        ..OutboxScan::default()
+    };
+    let row = &store.outbox(&scan).await.unwrap()[1];
+    let letter = DeadLetter::undeliverable(row, "too large".to_owned(), 1);
+    store.refuse(&[letter]).await.unwrap();
+    let fenced = fenced();
+    assert!(!store.fence(&fenced.record, fenced.id).await.unwrap());
+}
+
+/// The same run each time.
+fn fenced() -> Run {
+    let mut run = done("fenced");
+    run.id = RunId::new(1, 1);
+    run
 }
 
 async fn assert_filled(store: &Arc<dyn Admin>) {
@@ -93,7 +113,8 @@ async fn assert_filled(store: &Arc<dyn Admin>) {
     };
     let rows = store.outbox(&scan).await.unwrap();
     assert_eq!(rows.len(), 1);
-    assert_eq!(store.list_dead(None, None, 9).await.unwrap().len(), 2);
+    assert_eq!(store.list_dead(None, None, 9).await.unwrap().len(), 3);
+    assert_eq!(commit_one(store, &fenced()).await, Outcome::Conflict);
     // Versions go on where they were.
     let version = apply(store, &done(run_id().to_string())).await;
     assert!(version > rows[0].id.version);
@@ -245,12 +266,12 @@ mod redis {
         let server = RedisServer::start().await.unwrap();
         let store = open(&server.url()).await;
         let now_ms = check(&store, &record("k")).await.bucket;
-        let retention = Duration::from_millis(20);
+        let retention = Duration::from_millis(500);
         store.expire(&plugin(), retention, now_ms).await.unwrap();
         let mut zombie = done("k").adding("n", 1);
         zombie.bucket = check(&store, &zombie.record).await.bucket;
         apply(&store, &done("k").adding("n", 1)).await;
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        tokio::time::sleep(2 * retention).await;
         assert_eq!(check(&store, &record("k")).await.state, RecordState::Absent);
         assert_eq!(commit_one(&store, &zombie).await, Outcome::Conflict);
         // Under a longer retention no run may commit that was checked under the shorter.
@@ -261,6 +282,21 @@ mod redis {
         assert_eq!(commit_one(&store, &early).await, Outcome::Conflict);
         apply(&store, &done("k").adding("n", 1)).await;
         assert_eq!(text(&store, "n").await.as_deref(), Some("2"));
+    }
+
+    #[tokio::test]
+    async fn expiry_drops_fences_that_are_of_no_use() {
+        let server = RedisServer::start().await.unwrap();
+        let store = open(&server.url()).await;
+        let run = done("k");
+        assert!(!store.fence(&run.record, run.id).await.unwrap());
+        let old = "ZADD {semel}:fpoints 1 a-fence-of-long-ago";
+        assert_eq!(server.ask(old).await.unwrap(), ":1");
+        let (retention, now_ms) = (Duration::from_secs(3_600), SystemClock.now_ms());
+        store.expire(&plugin(), retention, now_ms).await.unwrap();
+        let fences = server.ask("ZCARD {semel}:fpoints").await.unwrap();
+        assert_eq!(fences, ":1");
+        assert_eq!(commit_one(&store, &run).await, Outcome::Conflict);
     }
 
     #[tokio::test]

@@ -4,17 +4,22 @@
 //! down as a long line of JSON. A host should turn [`ROCKETMQ_LOG_TARGETS`] off unless asked
 //! for them: what matters of it, the source and the sink say themselves.
 
-mod client;
+mod check_back;
 mod cursor;
-mod erased;
+mod errors;
 mod message;
+mod routes;
 mod sink;
 mod source;
+mod transactional_sink;
+mod transactions;
 mod url;
 
-pub use client::{RocketMqClient, RocketMqStartError};
+pub use semel_rocketmq_client::{RocketMqClient, RocketMqStartError};
 pub use sink::{RocketMqSink, RocketMqSinkConfig};
 pub use source::{RocketMqSource, RocketMqSourceConfig};
+pub use transactional_sink::RocketMqTransactionalSink;
+pub use transactions::{RocketMqTransactions, RocketMqTransactionsConfig};
 pub use url::{RocketMqUrl, RocketMqUrlError};
 
 /// The targets under which the client logs through `tracing`.

@@ -38,7 +38,8 @@ pub trait Admin: Store {
     async fn dead(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, StoreError>;
 
     /// Turns a dead letter that ends a record into a parked message that is due at once, with
-    /// no attempts counted. False if there is no such letter or it ends no record.
+    /// no attempts counted, and one that is an outgoing message into a row of the outbox, at
+    /// its old place. False if there is no such letter or it is of another kind.
     async fn replay(&self, id: &DeadLetterId, now_ms: u64) -> Result<bool, StoreError>;
 
     /// Forgets a dead letter. Its record stays dead, so redeliveries are still dropped. False

@@ -1,11 +1,12 @@
 //! Messages that will not be handled unless someone acts.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::identity::derive_hex;
-use crate::{Message, PluginName, Position, RecordId};
+use crate::{Message, OutboxRow, Partition, PluginName, Position, RecordId};
 
 /// A message given up, with all that is needed to see why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,12 +26,46 @@ pub struct DeadLetter {
     pub detail: Option<String>,
     /// The message. Of malformed input: the raw bytes as body.
     pub message: Message,
+    /// The outgoing message, where it is one that a broker refused. A replay puts it back into
+    /// the outbox.
+    pub outgoing: Option<Box<OutboxRow>>,
     /// Where it was received.
     pub position: Position,
     /// How often the handler ran on it and failed.
     pub attempts: u32,
     /// When it was given up, in milliseconds since 1970-01-01 UTC.
     pub dead_ms: u64,
+}
+
+impl DeadLetter {
+    /// Of an outgoing message that a broker refused.
+    pub fn undeliverable(row: &OutboxRow, reason: String, dead_ms: u64) -> Self {
+        let outgoing = &row.outgoing;
+        let position = Position {
+            partition: Partition::new(&format!("outbox:{}", outgoing.destination)),
+            offset: row.id.version,
+        };
+        Self {
+            id: DeadLetterId::of_outgoing(row),
+            plugin: row.plugin.clone(),
+            record: None,
+            cause: Cause::Undeliverable,
+            reason,
+            detail: None,
+            message: Message {
+                id: row.message_id.to_string(),
+                topic: Arc::clone(&outgoing.destination),
+                keys: Vec::new(),
+                headers: outgoing.headers.clone(),
+                body: outgoing.body.clone(),
+                timestamp_ms: dead_ms,
+            },
+            outgoing: Some(Box::new(row.clone())),
+            position,
+            attempts: 0,
+            dead_ms,
+        }
+    }
 }
 
 /// Why a message was given up.
@@ -47,6 +82,10 @@ pub enum Cause {
     NoKey,
     /// The source could not read it as a message.
     Malformed,
+    /// It is an outgoing message, and a broker refused it.
+    Undeliverable,
+    /// It can't be compared with other versions of its entity.
+    NoVersion,
 }
 
 impl Cause {
@@ -64,6 +103,8 @@ impl fmt::Display for Cause {
             Self::Mismatch => "mismatch",
             Self::NoKey => "no-key",
             Self::Malformed => "malformed",
+            Self::Undeliverable => "undeliverable",
+            Self::NoVersion => "no-version",
         })
     }
 }
@@ -89,6 +130,12 @@ impl DeadLetterId {
                 .update(part.as_bytes());
         }
         let hash = hasher.update(&position.offset.to_be_bytes()).finalize();
+        Self(hash.to_hex()[..16].to_owned())
+    }
+
+    /// Of an outgoing message.
+    pub fn of_outgoing(row: &OutboxRow) -> Self {
+        let hash = blake3::hash(format!("semel dead outgoing {}", row.message_id).as_bytes());
         Self(hash.to_hex()[..16].to_owned())
     }
 

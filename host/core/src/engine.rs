@@ -8,8 +8,9 @@
 //! |---|---|---|
 //! | receive, key | [`intake`] | nothing is acknowledged yet; no key, no run |
 //! | check | [`check`] | done, dead and parked messages are dropped; without an answer nothing runs |
-//! | run | [`execute`] through [`overlay`] | effects are staged, reads remembered |
+//! | run | [`execute`] through [`overlay`], [`versioning`] | effects are staged, reads remembered; stale messages have none |
 //! | commit | [`mod@commit`] | one durable transaction for the whole batch decides each run |
+//! | settle | [`settle`] | who waits at the source hears what became of the message |
 //! | acknowledge | [`acknowledge`] | only the contiguous prefix, only what is recorded |
 //!
 //! An engine serves one plugin from one source. Two engines that run the same message, on one
@@ -28,7 +29,9 @@ mod job;
 mod overlay;
 mod pending;
 mod queue;
+mod settle;
 mod stats;
+mod versioning;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -42,7 +45,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Partition, Position, SourceError, StoreError};
+use crate::crash::{CrashPoint, crash_point};
+use crate::throttle::Throttle;
+use crate::{Disposition, Partition, Position, Settlement, SourceError, StoreError};
 use acknowledge::Watermarks;
 use budget::Budget;
 use check::{Checker, Finding};
@@ -52,6 +57,8 @@ use job::{Job, Origin};
 use overlay::{Overlay, Place};
 use pending::{Pending, Progress};
 use queue::Queue;
+use settle::of_duplicate;
+use versioning::Waiters;
 
 pub use config::{EngineConfig, EngineParts, FlowLimits, RetryPolicy};
 pub use stats::{Counter, Latency, Stats, StatsSnapshot};
@@ -82,6 +89,15 @@ pub enum EngineError {
     /// The source can't go on.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The host stood still, or could not go on, for so long that done records may have expired:
+    /// what it holds can't be told from new messages. Started again, it receives what is due.
+    #[error(
+        "messages were held for {limit:?}, half of the retention, without being handled: start again"
+    )]
+    Overslept {
+        /// Half of the retention.
+        limit: Duration,
+    },
     /// A bug: a task of the engine panicked.
     #[error("a task of the engine panicked")]
     Panicked(#[from] JoinError),
@@ -99,6 +115,8 @@ pub struct Engine {
     pending: Pending,
     /// Jobs that tasks are running.
     running: usize,
+    wants_settlements: bool,
+    settlements: Vec<Settlement>,
     unacknowledged: BTreeMap<Partition, u64>,
     acknowledge_at: Instant,
     commit_at: Instant,
@@ -131,15 +149,19 @@ impl Engine {
             config: Arc::clone(&config),
             runner: Arc::clone(&parts.runner),
             overlay: Arc::clone(&overlay),
+            waiters: Waiters::new(&config.flow),
             clock: Arc::clone(&parts.clock),
             stats: Arc::clone(&parts.stats),
             runs: AtomicU64::new(0),
+            dropped: Throttle::default(),
+            letters: Throttle::default(),
         });
         let budget = Arc::new(Budget::new(
             config.flow.in_flight,
             config.flow.in_flight_bytes,
         ));
         let now = Instant::now();
+        let wants_settlements = parts.source.wants_settlements();
         Self {
             config,
             parts,
@@ -150,6 +172,8 @@ impl Engine {
             marks: Watermarks::default(),
             pending: Pending::default(),
             running: 0,
+            wants_settlements,
+            settlements: Vec::new(),
             unacknowledged: BTreeMap::new(),
             acknowledge_at: now,
             commit_at: now,
@@ -169,13 +193,16 @@ impl Engine {
             source: Arc::clone(&self.parts.source),
             checker: self.checker(),
             budget: Arc::clone(&self.budget),
+            relay: self.parts.relay.clone(),
+            letters: Throttle::default(),
             arrivals: sender,
         };
         let mut intake = AbortOnDropHandle::new(tokio::spawn(intake.run()));
         let consumed = tokio::select! {
-            consumed = self.consume(&mut arrivals) => consumed,
+            biased;
             () = shutdown.cancelled() => Ok(()),
             Err(error) = flatten(&mut intake) => Err(error),
+            consumed = self.consume(&mut arrivals) => consumed,
         };
         intake.abort();
         consumed?;
@@ -197,6 +224,7 @@ impl Engine {
         while phase != Phase::Finished {
             self.dispatch();
             self.start_commit();
+            self.start_settle();
             self.start_acknowledge();
             self.start_timers();
             if phase == Phase::Finishing && self.is_quiet() {
@@ -206,11 +234,17 @@ impl Engine {
                 self.start_settling();
             }
             let timer = self.next_timer(phase);
+            // In a fixed order, so that a simulated run can be repeated. What arrives is bounded
+            // by the budget, so it can't crowd out the rest.
             tokio::select! {
+                biased;
                 Some(arrived) = arrivals.recv(), if phase == Phase::Consuming => match arrived {
                     Arrivals::Batch { positions, recorded, jobs } => {
                         positions.iter().for_each(|position| self.marks.begin(position));
-                        recorded.iter().for_each(|position| self.marks.finish(position));
+                        recorded.iter().for_each(|settled| self.marks.finish(&settled.position));
+                        if self.wants_settlements {
+                            self.settlements.extend(recorded);
+                        }
                         jobs.into_iter().for_each(|job| self.queue.admit(job));
                     }
                     Arrivals::End => phase = Phase::Finishing,
@@ -231,12 +265,16 @@ impl Engine {
             self.queue = Queue::default();
             self.pending.drop_optional();
             self.start_commit();
+            self.start_settle();
             self.start_acknowledge();
-            let working = self.running > 0 || self.pending.is_committing();
-            if !working && self.unacknowledged.is_empty() && !self.pending.is_acknowledging() {
+            let working = self.running > 0
+                || self.pending.is_committing()
+                || self.pending.is_settling()
+                || self.pending.is_acknowledging();
+            if !working && self.unacknowledged.is_empty() {
                 return Ok(());
             }
-            if working || self.pending.is_acknowledging() {
+            if working {
                 let progress = self.pending.next(&self.overlay).await;
                 self.advance(progress)?;
             } else {
@@ -247,7 +285,7 @@ impl Engine {
 
     fn advance(&mut self, progress: Progress) -> Result<(), EngineError> {
         match progress {
-            Progress::Staged | Progress::Settled(_) => {}
+            Progress::Staged | Progress::Told | Progress::Settled(_) => {}
             Progress::Ran(ran) => {
                 let (jobs, remains) = ran?;
                 self.running -= jobs;
@@ -297,6 +335,9 @@ impl Engine {
             for job in strand.held {
                 self.queue.enqueue(job);
             }
+            if let Some(entity) = strand.entity {
+                self.queue.release_entity(entity);
+            }
             match strand.lane {
                 // The lane stays busy until its aborted message is checked.
                 Some(lane) if !strand.aborted.is_empty() => {
@@ -328,8 +369,9 @@ impl Engine {
             match finding {
                 Finding::Run(job) if self.queue.has(&job.record) => self.queue.enqueue(job),
                 Finding::Run(job) => self.queue.admit(job),
-                Finding::Recorded(job) => {
-                    self.record(job, false);
+                Finding::Recorded(job, disposition) => {
+                    self.note(&job, || disposition);
+                    self.record(job, None);
                 }
             }
         }
@@ -338,24 +380,30 @@ impl Engine {
         }
     }
 
-    /// A message's record is durable. Those of the same key that arrived meanwhile are
-    /// duplicates if `settled` by a message of the same payload; else the store is asked.
-    fn record(&mut self, job: Job, settled: bool) -> Option<Job> {
+    /// A message's record is durable. Those of the same key and payload that arrived meanwhile
+    /// are duplicates, if it is known what became of it; else the store is asked.
+    fn record(&mut self, job: Job, disposition: Option<Disposition>) {
         let followers = self.queue.finish(&job.record);
+        self.waits_no_longer(&job);
         if job.origin == Origin::Parked {
             // Its successors in the lane may be free now.
             self.wake_at = Instant::now();
         }
         let (same, other): (Vec<_>, Vec<_>) = followers
             .into_iter()
-            .partition(|follower| settled && follower.fingerprint == job.fingerprint);
+            .partition(|follower| disposition.is_some() && follower.fingerprint == job.fingerprint);
         self.release(&job);
+        if let Some(disposition) = &disposition {
+            self.note(&job, || disposition.clone());
+        }
         for follower in same {
             self.parts.stats.duplicates.add(1);
+            if let Some(first) = &disposition {
+                self.note(&follower, || of_duplicate(first));
+            }
             self.release(&follower);
         }
         self.recheck(None, other);
-        None
     }
 
     fn release(&mut self, job: &Job) {
@@ -383,7 +431,9 @@ impl Engine {
             .collect();
         let source = Arc::clone(&self.parts.source);
         self.pending.acknowledge = Some(Box::pin(async move {
+            crash_point(CrashPoint::AcknowledgeBefore);
             let result = source.acknowledge(&positions).await;
+            crash_point(CrashPoint::AcknowledgeAfter);
             (positions, result)
         }));
     }
@@ -402,6 +452,7 @@ impl Engine {
         Checker {
             store: Arc::clone(&self.parts.store),
             clock: Arc::clone(&self.parts.clock),
+            retention: self.config.retention,
             stats: Arc::clone(&self.parts.stats),
         }
     }

@@ -171,6 +171,12 @@ impl MessageId {
         ))
     }
 
+    /// The id of the message that bears the response to `request`.
+    pub fn response_to(request: &Self) -> Self {
+        let hash = blake3::hash(format!("semel response to {request}").as_bytes());
+        Self(hash.to_hex()[..32].to_owned())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -91,12 +91,31 @@ impl KeyExpression {
         self.terms == [Term::Id]
     }
 
+    /// Whether it reads what the source names a message by: its id or its keys.
+    pub fn reads_id_or_keys(&self) -> bool {
+        let mut terms = self.terms.iter();
+        terms.any(|term| matches!(term, Term::Id | Term::Keys))
+    }
+
+    /// The names of the headers that it reads.
+    pub fn headers(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().filter_map(|term| match term {
+            Term::Header(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether several terms are joined.
+    pub fn is_composite(&self) -> bool {
+        self.terms.len() > 1
+    }
+
     /// The key of a message, at most [`MAX_KEY_BYTES`] long and never empty.
-    pub fn evaluate(&self, message: &Message) -> Result<Vec<u8>, KeyError> {
+    pub fn evaluate(&self, message: &Message) -> Result<String, KeyError> {
         let key = match self.terms.as_slice() {
-            [term] => term.evaluate(message)?.into_owned().into_bytes(),
+            [term] => term.evaluate(message)?.into_owned(),
             terms => {
-                let mut key = Vec::new();
+                let mut key = String::new();
                 for term in terms {
                     Self::join(&mut key, &term.evaluate(message)?);
                 }
@@ -114,19 +133,19 @@ impl KeyExpression {
         match parts {
             [part] => part.as_ref().as_bytes().to_vec(),
             parts => {
-                let mut key = Vec::new();
+                let mut key = String::new();
                 parts
                     .iter()
                     .for_each(|part| Self::join(&mut key, part.as_ref()));
-                key
+                key.into_bytes()
             }
         }
     }
 
-    fn join(key: &mut Vec<u8>, part: &str) {
-        key.extend_from_slice(part.len().to_string().as_bytes());
-        key.push(b':');
-        key.extend_from_slice(part.as_bytes());
+    fn join(key: &mut String, part: &str) {
+        key.push_str(&part.len().to_string());
+        key.push(':');
+        key.push_str(part);
     }
 }
 
@@ -253,11 +272,8 @@ mod tests {
     }
 
     fn key(expression: &str, body: &str) -> Result<String, KeyError> {
-        let key = expression
-            .parse::<KeyExpression>()
-            .unwrap()
-            .evaluate(&message(body))?;
-        Ok(String::from_utf8(key).unwrap())
+        let expression: KeyExpression = expression.parse().unwrap();
+        expression.evaluate(&message(body))
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | what comes in | [`Source`], [`Delivery`], [`Message`], [`Position`] |
 //! | what makes two messages the same | [`KeyExpression`], [`BusinessKey`], [`Fingerprint`] |
+//! | which message is newer | [`Versioning`], [`Gap`] |
 //! | what a handler sees and asks for | [`RunContext`], [`Effects`], [`Failure`], [`Runner`] |
 //! | what is durable | [`Store`], [`Run`], [`Outcome`], [`RecordState`] |
 //! | what goes out | [`Relay`], [`Sink`], [`OutboxRow`] |
@@ -18,6 +19,7 @@
 
 mod admin;
 mod clock;
+pub mod crash;
 mod dead;
 mod effects;
 mod engine;
@@ -30,9 +32,13 @@ mod record;
 mod relay;
 mod run;
 mod runner;
+mod settlement;
 mod sink;
 mod source;
 mod store;
+mod throttle;
+mod transactions;
+mod versioning;
 
 pub use admin::{Admin, StateEntry, StoreStats};
 pub use clock::{Clock, SystemClock};
@@ -55,6 +61,9 @@ pub use run::{Expected, Outcome, Park, Read, Run, Verdict};
 pub use runner::{
     Aborted, EffectError, Failure, Finished, Grants, Limits, RunContext, Runner, Seen, Snapshot,
 };
+pub use settlement::{Disposition, Settlement};
 pub use sink::{OutboxLane, OutboxRow, RowId, Sink, SinkError};
 pub use source::{Received, Source, SourceError};
 pub use store::{OutboxScan, Store, StoreError};
+pub use transactions::{Prepared, Transactions};
+pub use versioning::{Gap, VersionError, Versioning};

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::KeyExpression;
+use crate::{Gap, KeyExpression, Versioning};
+
+/// How long a message waits for the versions before it, unless the plugin says otherwise.
+const DEFAULT_GAP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A plugin's manifest, as the SDK writes it into the custom section `semel:manifest` (JSON),
 /// and as a sidecar `NAME.toml` or the host's configuration overrides it.
@@ -19,7 +22,7 @@ pub struct Manifest {
     pub name: Option<String>,
     /// The plugin's own version, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
+    pub plugin_version: Option<String>,
     /// The topics that it handles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topics: Option<Vec<String>>,
@@ -29,6 +32,23 @@ pub struct Manifest {
     /// Where the lane stands in a message. Without it messages run in any order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_by: Option<KeyExpression>,
+    /// Where the version stands in a message: one that is not newer than what was applied of
+    /// its entity is stale, and has no effects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<KeyExpression>,
+    /// Where the thing stands of which messages are versions, such as an account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<KeyExpression>,
+    /// What becomes of a message that skips versions. Without it: it is handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+    /// How long a message waits for the versions before it, such as `30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_timeout: Option<String>,
+    /// The version that an entity begins with, for messages that wait. Without it: whichever
+    /// comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_version: Option<u64>,
     /// How long a done record lives, such as `7d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<String>,
@@ -41,10 +61,15 @@ impl Manifest {
         Manifest {
             semel: over.semel.or(self.semel),
             name: over.name.or(self.name),
-            version: over.version.or(self.version),
+            plugin_version: over.plugin_version.or(self.plugin_version),
             topics: over.topics.or(self.topics),
             key: over.key.or(self.key),
             order_by: over.order_by.or(self.order_by),
+            version: over.version.or(self.version),
+            entity: over.entity.or(self.entity),
+            gap: over.gap.or(self.gap),
+            gap_timeout: over.gap_timeout.or(self.gap_timeout),
+            first_version: over.first_version.or(self.first_version),
             retention: over.retention.or(self.retention),
         }
     }
@@ -68,7 +93,49 @@ impl Manifest {
         if let Some(text) = &self.retention {
             parse_duration(text).ok_or_else(|| ManifestError::Retention(text.clone()))?;
         }
-        Ok(())
+        self.versioning().map(drop)
+    }
+
+    /// How messages are numbered, if they are.
+    pub fn versioning(&self) -> Result<Option<Versioning>, ManifestError> {
+        let (version, entity) = match (&self.version, &self.entity) {
+            (Some(version), Some(entity)) => (version.clone(), entity.clone()),
+            (Some(_), None) => return Err(ManifestError::Alone("version", "entity")),
+            (None, Some(_)) => return Err(ManifestError::Alone("entity", "version")),
+            (None, None) => {
+                let alone = [
+                    ("gap", self.gap.is_some()),
+                    ("gap-timeout", self.gap_timeout.is_some()),
+                    ("first-version", self.first_version.is_some()),
+                ];
+                let alone = alone.into_iter().find(|(_, given)| *given);
+                return alone.map_or(Ok(None), |(name, _)| {
+                    Err(ManifestError::Alone(name, "version"))
+                });
+            }
+        };
+        if version.is_composite() {
+            return Err(ManifestError::CompositeVersion(version));
+        }
+        if self.key.as_ref() == Some(&entity) {
+            return Err(ManifestError::KeyIsEntity(entity, version));
+        }
+        let timeout = match &self.gap_timeout {
+            Some(text) => {
+                parse_duration(text).ok_or_else(|| ManifestError::GapTimeout(text.clone()))?
+            }
+            None => DEFAULT_GAP_TIMEOUT,
+        };
+        let wait = (self.gap == Some(Gap::Wait)).then_some(timeout);
+        if wait.is_some() && self.order_by.is_some() {
+            return Err(ManifestError::TwoOrders);
+        }
+        Ok(Some(Versioning {
+            version,
+            entity,
+            first: self.first_version,
+            wait,
+        }))
     }
 }
 
@@ -89,6 +156,27 @@ pub enum ManifestError {
     /// The retention can't be read.
     #[error("the retention `{0}` is not a number with s, m, h or d, such as `7d`")]
     Retention(String),
+    /// A setting lacks the one that it needs.
+    #[error(
+        "`{0}` means nothing without `{1}`: number messages with, for example, `version = \"json:/version\"` and `entity = \"json:/account_id\"`"
+    )]
+    Alone(&'static str, &'static str),
+    /// The version has several terms, which make no number.
+    #[error("the version `{0}` has several terms: give the one where the number stands")]
+    CompositeVersion(KeyExpression),
+    /// All versions of an entity would have one key.
+    #[error(
+        "the key and the entity are both `{0}`, so that every version but the first would be refused as a second message of its key: take a key such as `{0} + {1}`"
+    )]
+    KeyIsEntity(KeyExpression, KeyExpression),
+    /// The bound on waiting can't be read.
+    #[error("the gap-timeout `{0}` is not a number with ms, s, m, h or d, such as `30s`")]
+    GapTimeout(String),
+    /// Order of arrival and order of version are both asked for.
+    #[error(
+        "`gap = \"wait\"` and `order-by` contradict each other: the one takes messages in the order of their versions, the other in the order of their arrival. Leave one out"
+    )]
+    TwoOrders,
 }
 
 /// Reads a duration such as `500ms`, `30s`, `15m`, `12h` or `7d`.

@@ -102,8 +102,11 @@ pub struct ParkedRow {
     pub position: Position,
     /// Its lane, if the plugin declares one.
     pub lane: Option<Lane>,
-    /// How many runs failed so far. 0: it waits behind another message.
+    /// How many runs failed so far. 0: it waits for another message.
     pub attempt: u32,
+    /// Since when it waits for an earlier version of its entity, in milliseconds since
+    /// 1970-01-01 UTC, if that is what it waits for.
+    pub waits_since_ms: Option<u64>,
     /// Not to be run before this time, in milliseconds since 1970-01-01 UTC.
     pub due_ms: u64,
     /// Why it waits.
@@ -128,6 +131,7 @@ impl ParkedRow {
             position: letter.position.clone(),
             lane: None,
             attempt: 0,
+            waits_since_ms: None,
             due_ms: now_ms,
             reason: format!("replayed: {}", letter.reason),
             version: 0,

@@ -4,29 +4,48 @@
 //! the broker confirmed it. Rows that a crash left behind are found by a sweep. There is no
 //! lease: two relays may publish the same row, under the same message id. Rows of a lane are
 //! published in order: always the lowest that is present first.
+//!
+//! A destination that fails rests for a while, and holds up nobody but the lanes that go
+//! there. A row that a broker will never take becomes a dead letter.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+mod handle;
+mod queue;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
-use tokio::sync::Notify;
+use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::{OutboxLane, OutboxRow, OutboxScan, RowId, Sink, SinkError, Stats, Store, StoreError};
+use crate::crash::{CrashPoint, crash_point};
+use crate::throttle::Throttle;
+use crate::{
+    Clock, DeadLetter, OutboxRow, OutboxScan, RowId, Sink, SinkError, Stats, Store, StoreError,
+};
+use handle::Offers;
+use queue::Queue;
+use sweep::{Found, Sweep};
+
+pub use handle::RelayHandle;
 
 /// A relay's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayConfig {
-    /// Rows published in one call to the sink.
+    /// Rows of one destination published in one call to the sink.
     pub batch: usize,
     /// Rows kept in memory. Those beyond stay in the store until there is room.
     pub queue: usize,
+    /// Rows in the store at which engines stop consuming. What is in flight then may go over.
+    pub capacity: u64,
     /// How often the store is swept for rows that were left behind. A row must be seen twice
     /// before it counts as such, lest every host publishes what another has just committed.
     pub sweep_interval: Duration,
-    /// The pause after a failed publish; it doubles up to 64 times this.
+    /// How long a destination rests after a failure; it doubles up to 64 times this.
     pub retry_pause: Duration,
 }
 
@@ -35,62 +54,10 @@ impl Default for RelayConfig {
         Self {
             batch: 512,
             queue: 8_192,
+            capacity: 1_000_000,
             sweep_interval: Duration::from_secs(1),
             retry_pause: Duration::from_millis(100),
         }
-    }
-}
-
-/// How engines reach their relay.
-#[derive(Clone, Default)]
-pub struct RelayHandle {
-    inbox: Arc<Inbox>,
-}
-
-#[derive(Default)]
-struct Inbox {
-    state: Mutex<InboxState>,
-    arrived: Notify,
-}
-
-#[derive(Default)]
-struct InboxState {
-    rows: Vec<(OutboxRow, bool)>,
-    /// Rows were left to the sweep: there was no room, or their commit's outcome is unknown.
-    sweep: bool,
-    queued: usize,
-    limit: usize,
-}
-
-impl RelayHandle {
-    /// Hands over rows that were just committed, each with whether no older row of its lane
-    /// was present at that time.
-    pub fn offer(&self, rows: Vec<(OutboxRow, bool)>) {
-        if rows.is_empty() {
-            return;
-        }
-        {
-            let mut inbox = self.lock();
-            if inbox.queued + inbox.rows.len() > inbox.limit {
-                inbox.sweep = true;
-            } else {
-                inbox.rows.extend(rows);
-            }
-        }
-        self.inbox.arrived.notify_one();
-    }
-
-    /// Asks for a sweep: rows may have been committed that nobody will offer.
-    pub fn sweep(&self) {
-        self.lock().sweep = true;
-        self.inbox.arrived.notify_one();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, InboxState> {
-        self.inbox
-            .state
-            .lock()
-            .expect("nothing panics while it holds the inbox")
     }
 }
 
@@ -99,41 +66,30 @@ pub struct Relay {
     config: RelayConfig,
     store: Arc<dyn Store>,
     sink: Arc<dyn Sink>,
+    clock: Arc<dyn Clock>,
     stats: Arc<Stats>,
     handle: RelayHandle,
-    /// To be published, lowest first.
-    queue: BTreeMap<RowId, OutboxRow>,
+    queue: Queue,
+    sweep: Sweep,
     /// Being published, or published and not deleted yet.
-    publishing: HashSet<RowId>,
-    /// Deleted while a scan was under way, which may have seen them still.
-    lingering: Vec<RowId>,
+    publishing: BTreeSet<RowId>,
     /// Confirmed by the broker, to be deleted.
     confirmed: Vec<RowId>,
-    /// Lanes with older rows that are not in the queue: these come first.
-    behind: HashSet<OutboxLane>,
-    /// Seen by the last sweep and left to whoever committed them.
-    strange: HashSet<RowId>,
-    publish: Waiting<Published>,
-    confirm: Waiting<Confirmed>,
-    scan: Waiting<Scanned>,
-    sweep_at: Instant,
-    /// The first sweep takes every row: whoever left it there is gone, most likely.
-    swept: bool,
-    publish_at: Instant,
-    confirm_at: Instant,
-    pause: Duration,
+    /// Refused by the broker, to be buried.
+    refused: Vec<DeadLetter>,
+    publishes: FuturesUnordered<BoxFuture<'static, Published>>,
+    confirm: Waiting<Deleted<RowId>>,
+    refuse: Waiting<Deleted<DeadLetter>>,
+    /// Of lines about dead letters.
+    letters: Throttle,
+    /// After a failed deletion, none before.
+    delete_at: Instant,
 }
 
 type Waiting<T> = Option<BoxFuture<'static, T>>;
-type Published = (Vec<OutboxRow>, Vec<Result<(), SinkError>>);
-type Confirmed = (Vec<RowId>, Result<(), StoreError>);
-type Scanned = (Scan, Result<Vec<OutboxRow>, StoreError>);
-
-/// Which rows a look into the store was for.
-enum Scan {
-    Sweep,
-    Lane(OutboxLane),
-}
+type Published = (Arc<str>, Vec<OutboxRow>, Vec<Result<(), SinkError>>);
+/// What was to be deleted from the outbox, and whether it was.
+type Deleted<T> = (Vec<T>, Result<(), StoreError>);
 
 impl Relay {
     /// A relay that has not started, and the handle to it.
@@ -141,31 +97,27 @@ impl Relay {
         config: RelayConfig,
         store: Arc<dyn Store>,
         sink: Arc<dyn Sink>,
+        clock: Arc<dyn Clock>,
         stats: Arc<Stats>,
     ) -> (Self, RelayHandle) {
-        let handle = RelayHandle::default();
-        handle.lock().limit = config.queue;
-        let now = Instant::now();
+        let handle = RelayHandle::new(config.queue, config.capacity);
         let relay = Self {
             config,
             store,
             sink,
+            clock,
             stats,
             handle: handle.clone(),
-            queue: BTreeMap::new(),
-            publishing: HashSet::new(),
-            lingering: Vec::new(),
+            queue: Queue::default(),
+            sweep: Sweep::new(Instant::now()),
+            publishing: BTreeSet::new(),
             confirmed: Vec::new(),
-            behind: HashSet::new(),
-            strange: HashSet::new(),
-            publish: None,
+            refused: Vec::new(),
+            publishes: FuturesUnordered::new(),
             confirm: None,
-            scan: None,
-            sweep_at: now,
-            swept: false,
-            publish_at: now,
-            confirm_at: now,
-            pause: config.retry_pause,
+            refuse: None,
+            letters: Throttle::default(),
+            delete_at: Instant::now(),
         };
         (relay, handle)
     }
@@ -178,30 +130,31 @@ impl Relay {
     ) -> Result<(), StoreError> {
         loop {
             self.take_offers();
-            self.start();
+            self.start_publishes();
+            self.start_deletes();
+            self.start_scan();
             if finish.is_cancelled() && self.is_idle() && self.outbox_is_empty().await? {
                 break;
             }
             let handle = self.handle.clone();
             let timer = self.next_timer();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
-                () = finish.cancelled(), if !finish.is_cancelled() => self.sweep_at = Instant::now(),
-                () = handle.inbox.arrived.notified() => {}
-                Some((rows, results)) = OptionFuture::from(self.publish.as_mut()) => {
-                    self.publish = None;
-                    self.published(rows, results);
+                () = finish.cancelled(), if !finish.is_cancelled() => self.sweep.hasten(),
+                Some((destination, rows, results)) = self.publishes.next() => {
+                    self.published(&destination, rows, results);
                 }
                 Some((rows, result)) = OptionFuture::from(self.confirm.as_mut()) => {
                     self.confirm = None;
-                    self.deleted(rows, result)?;
+                    self.confirmed(rows, result)?;
                 }
-                Some((scan, rows)) = OptionFuture::from(self.scan.as_mut()) => {
-                    self.scan = None;
-                    self.scanned(scan, rows)?;
-                    let deleted = std::mem::take(&mut self.lingering);
-                    self.forget(&deleted);
+                Some((letters, result)) = OptionFuture::from(self.refuse.as_mut()) => {
+                    self.refuse = None;
+                    self.buried(letters, result)?;
                 }
+                Some(found) = self.sweep.found() => self.found(found)?,
+                () = handle.arrived() => {}
                 () = sleep_until(timer) => {}
             }
         }
@@ -210,192 +163,214 @@ impl Relay {
     }
 
     fn take_offers(&mut self) {
-        let (rows, sweep) = {
-            let mut inbox = self.handle.lock();
-            inbox.queued = self.queue.len();
-            (
-                std::mem::take(&mut inbox.rows),
-                std::mem::take(&mut inbox.sweep),
-            )
-        };
+        let Offers { rows, sweep } = self.handle.take(self.queue.len());
         if sweep {
-            self.sweep_at = Instant::now();
+            self.sweep.hasten();
         }
         for (row, clear) in rows {
             match &row.lane {
-                Some(lane) if !clear || self.behind.contains(lane) => {
-                    self.behind.insert(lane.clone());
-                }
-                _ => {
-                    self.queue.insert(row.id, row);
-                }
+                Some(lane) if !clear || self.sweep.is_behind(lane) => self.sweep.look_into(lane),
+                _ => self.admit(row),
             }
         }
     }
 
-    fn start(&mut self) {
-        let now = Instant::now();
-        if self.publish.is_none() && now >= self.publish_at && !self.queue.is_empty() {
-            self.start_publish();
+    /// Takes a row up, unless it is not due and there is no room to remember it.
+    fn admit(&mut self, row: OutboxRow) {
+        let due = row.due_ms <= self.clock.now_ms() || self.sink.delays(&row);
+        if due {
+            self.queue.insert(row);
+        } else if self.queue.len() < self.config.queue {
+            self.queue.delay(row);
         }
-        if self.confirm.is_none() && now >= self.confirm_at && !self.confirmed.is_empty() {
-            let rows = std::mem::take(&mut self.confirmed);
-            let store = Arc::clone(&self.store);
-            self.confirm = Some(Box::pin(async move {
-                let result = store.confirm(&rows).await;
-                (rows, result)
+    }
+
+    // === publish ===
+
+    fn start_publishes(&mut self) {
+        self.queue.release(self.clock.now_ms());
+        for (destination, rows) in self.queue.take(self.config.batch, Instant::now()) {
+            self.publishing.extend(rows.iter().map(|row| row.id));
+            let sink = Arc::clone(&self.sink);
+            self.publishes.push(Box::pin(async move {
+                crash_point(CrashPoint::PublishBefore);
+                let results = sink.publish(&rows).await;
+                crash_point(CrashPoint::PublishAfter);
+                (destination, rows, results)
             }));
         }
-        if self.scan.is_none() {
-            if let Some(lane) = self.behind.iter().next().cloned() {
-                self.start_scan(Scan::Lane(lane));
-            } else if now >= self.sweep_at && self.queue.len() < self.config.queue {
-                self.sweep_at = now + self.config.sweep_interval;
-                self.start_scan(Scan::Sweep);
-            }
-        }
     }
 
-    fn start_publish(&mut self) {
-        let mut rows = Vec::new();
-        while rows.len() < self.config.batch
-            && let Some((id, row)) = self.queue.pop_first()
-        {
-            self.publishing.insert(id);
-            rows.push(row);
-        }
-        let sink = Arc::clone(&self.sink);
-        self.publish = Some(Box::pin(async move {
-            let results = sink.publish(&rows).await;
-            (rows, results)
-        }));
-    }
-
-    fn published(&mut self, rows: Vec<OutboxRow>, results: Vec<Result<(), SinkError>>) {
-        let mut failures: HashMap<String, usize> = HashMap::new();
+    fn published(
+        &mut self,
+        destination: &Arc<str>,
+        rows: Vec<OutboxRow>,
+        results: Vec<Result<(), SinkError>>,
+    ) {
+        self.queue.returned(destination, &rows);
+        let mut failures: BTreeMap<String, usize> = BTreeMap::new();
         for (row, result) in rows.into_iter().zip(results) {
             match result {
                 Ok(()) => {
                     self.stats.published.add(1);
                     self.confirmed.push(row.id);
                 }
+                Err(SinkError::Refused(reason)) => {
+                    if let Some(held_back) = self.letters.pass() {
+                        let id = &row.message_id;
+                        tracing::warn!(%destination, %id, %reason, held_back, "dead letter: undeliverable");
+                    }
+                    let letter = DeadLetter::undeliverable(&row, reason, self.clock.now_ms());
+                    self.refused.push(letter);
+                }
                 Err(error) => {
                     self.publishing.remove(&row.id);
-                    *failures.entry(error.to_string()).or_default() += 1;
-                    self.queue.insert(row.id, row);
+                    if !matches!(error, SinkError::Held) {
+                        *failures.entry(error.to_string()).or_default() += 1;
+                    }
+                    self.queue.insert(row);
                 }
             }
         }
         if failures.is_empty() {
-            self.pause = self.config.retry_pause;
+            self.queue.succeeded(destination);
             return;
         }
+        let first_pause = self.config.retry_pause;
+        let retry_in = self.queue.failed(destination, first_pause, Instant::now());
         for (error, rows) in failures {
-            tracing::warn!(%error, rows, retry_in = ?self.pause, "not published");
+            tracing::warn!(%destination, %error, rows, ?retry_in, "not published");
         }
-        self.publish_at = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(self.config.retry_pause * 64);
     }
 
-    fn deleted(
+    // === delete ===
+
+    fn start_deletes(&mut self) {
+        if Instant::now() < self.delete_at {
+            return;
+        }
+        if self.confirm.is_none() && !self.confirmed.is_empty() {
+            let rows = std::mem::take(&mut self.confirmed);
+            let store = Arc::clone(&self.store);
+            self.confirm = Some(Box::pin(async move {
+                crash_point(CrashPoint::ConfirmBefore);
+                let result = store.confirm(&rows).await;
+                crash_point(CrashPoint::ConfirmAfter);
+                (rows, result)
+            }));
+        }
+        if self.refuse.is_none() && !self.refused.is_empty() {
+            let letters = std::mem::take(&mut self.refused);
+            let store = Arc::clone(&self.store);
+            self.refuse = Some(Box::pin(async move {
+                crash_point(CrashPoint::RefuseBefore);
+                let result = store.refuse(&letters).await;
+                crash_point(CrashPoint::RefuseAfter);
+                (letters, result)
+            }));
+        }
+    }
+
+    fn confirmed(
         &mut self,
         rows: Vec<RowId>,
         result: Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        if self.is_deleted(rows.len(), result)? {
+            self.gone(rows);
+        } else {
+            self.confirmed.extend(rows);
+        }
+        Ok(())
+    }
+
+    fn buried(
+        &mut self,
+        letters: Vec<DeadLetter>,
+        result: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if self.is_deleted(letters.len(), result)? {
+            self.stats.undeliverable.add(letters.len() as u64);
+            let rows = letters.into_iter().filter_map(|letter| letter.outgoing);
+            self.gone(rows.map(|row| row.id).collect());
+        } else {
+            self.refused.extend(letters);
+        }
+        Ok(())
+    }
+
+    /// Rows that are not deleted are present and not to be sent again: they are deleted later.
+    fn is_deleted(
+        &mut self,
+        rows: usize,
+        result: Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
         match result {
-            Ok(()) if self.scan.is_some() => {
-                self.lingering.extend(rows);
-                Ok(())
-            }
-            Ok(()) => {
-                self.forget(&rows);
-                Ok(())
-            }
-            // They are published and present: to be deleted later, never to be sent again.
+            Ok(()) => Ok(true),
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, rows = rows.len(), "published messages stay in the outbox");
-                self.confirmed.extend(rows);
-                self.confirm_at = Instant::now() + self.config.sweep_interval;
-                Ok(())
+                tracing::warn!(%error, rows, "published messages stay in the outbox");
+                self.delete_at = Instant::now() + self.config.sweep_interval;
+                Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn forget(&mut self, rows: &[RowId]) {
-        for row in rows {
-            self.publishing.remove(row);
+    fn gone(&mut self, rows: Vec<RowId>) {
+        self.handle.deleted(rows.len() as u64);
+        for row in self.sweep.linger(rows).unwrap_or_default() {
+            self.publishing.remove(&row);
         }
     }
 
-    fn start_scan(&mut self, scan: Scan) {
-        let lane = match &scan {
-            Scan::Sweep => None,
-            Scan::Lane(lane) => Some(lane.clone()),
-        };
-        // Rows that are being published are found too, so look further than the queue's room.
-        let limit = self.config.queue;
-        let query = OutboxScan {
-            after: None,
-            lane,
-            limit,
-        };
-        let store = Arc::clone(&self.store);
-        self.scan = Some(Box::pin(async move { (scan, store.outbox(&query).await) }));
+    // === sweep ===
+
+    fn start_scan(&mut self) {
+        let room = self.queue.len() < self.config.queue;
+        self.sweep
+            .start(&self.store, &self.config, room, Instant::now());
     }
 
-    fn scanned(
-        &mut self,
-        scan: Scan,
-        rows: Result<Vec<OutboxRow>, StoreError>,
-    ) -> Result<(), StoreError> {
-        let rows = match rows {
-            Ok(rows) => rows,
+    fn found(&mut self, found: Result<Found, StoreError>) -> Result<(), StoreError> {
+        match found {
+            Ok(found) => {
+                if let Some(rows) = found.outbox {
+                    self.handle.counted(rows);
+                }
+                let (queue, publishing) = (&self.queue, &self.publishing);
+                let is_known =
+                    |row: &OutboxRow| publishing.contains(&row.id) || queue.contains(row);
+                let waits = found.is_of_full_lane();
+                let rows = self.sweep.sift(found, is_known);
+                if waits && rows.is_empty() {
+                    // Its lowest rows are on their way: there is nothing to see until they are gone.
+                    self.sweep.rest(Instant::now() + self.config.retry_pause);
+                }
+                rows.into_iter().for_each(|row| self.admit(row));
+            }
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "the outbox can't be swept");
-                self.sweep_at = Instant::now() + self.config.sweep_interval;
-                return Ok(());
+                self.sweep.rest(Instant::now() + self.config.sweep_interval);
             }
             Err(error) => return Err(error),
-        };
-        let full = rows.len() >= self.config.queue;
-        let fresh = rows
-            .into_iter()
-            .filter(|row| !self.publishing.contains(&row.id));
-        match scan {
-            Scan::Lane(lane) => {
-                self.queue.extend(fresh.map(|row| (row.id, row)));
-                if !full {
-                    self.behind.remove(&lane);
-                }
-            }
-            Scan::Sweep => {
-                let mut strange = HashSet::new();
-                for row in fresh {
-                    if !self.swept || self.strange.contains(&row.id) {
-                        self.queue.insert(row.id, row);
-                    } else if !self.queue.contains_key(&row.id) {
-                        strange.insert(row.id);
-                    }
-                }
-                self.strange = strange;
-                self.swept = true;
-                if full {
-                    self.sweep_at = Instant::now();
-                }
-            }
+        }
+        for row in self.sweep.lingered() {
+            self.publishing.remove(&row);
         }
         Ok(())
     }
 
+    // === end ===
+
     fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.len() == 0
             && self.confirmed.is_empty()
-            && self.behind.is_empty()
-            && self.publish.is_none()
+            && self.refused.is_empty()
+            && self.publishes.is_empty()
             && self.confirm.is_none()
-            && self.scan.is_none()
-            && self.handle.lock().rows.is_empty()
+            && self.refuse.is_none()
+            && self.sweep.is_idle()
+            && !self.handle.has_offers()
     }
 
     async fn outbox_is_empty(&mut self) -> Result<bool, StoreError> {
@@ -411,15 +386,23 @@ impl Relay {
     }
 
     fn next_timer(&self) -> Instant {
-        let mut next = self.sweep_at;
-        if self.scan.is_some() || self.queue.len() >= self.config.queue {
-            next = Instant::now() + self.config.sweep_interval;
+        let now = Instant::now();
+        let room = self.queue.len() < self.config.queue;
+        let mut next = match self.sweep.next_start(room) {
+            Some(start) => start,
+            None => now + self.config.sweep_interval,
+        };
+        if let Some(due_ms) = self.queue.next_due_ms() {
+            let delay = due_ms.saturating_sub(self.clock.now_ms());
+            next = next.min(now + Duration::from_millis(delay));
         }
-        if self.publish.is_none() && !self.queue.is_empty() {
-            next = next.min(self.publish_at);
+        if let Some(again) = self.queue.next_try(now) {
+            next = next.min(again);
         }
-        if self.confirm.is_none() && !self.confirmed.is_empty() {
-            next = next.min(self.confirm_at);
+        let confirms = self.confirm.is_none() && !self.confirmed.is_empty();
+        let refuses = self.refuse.is_none() && !self.refused.is_empty();
+        if confirms || refuses {
+            next = next.min(self.delete_at.max(now));
         }
         next
     }

@@ -46,6 +46,7 @@ impl Run {
         let rows = effects.outgoing.iter().zip(0..);
         rows.map(|(outgoing, ordinal)| OutboxRow {
             id: RowId { version, ordinal },
+            plugin: plugin.clone(),
             message_id: MessageId::derive(&self.record, ordinal),
             lane: lane.clone().filter(|_| outgoing.delay_ms.is_none()),
             due_ms: outgoing

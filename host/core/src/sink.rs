@@ -37,6 +37,8 @@ pub struct OutboxLane {
 pub struct OutboxRow {
     /// Its place in the outbox.
     pub id: RowId,
+    /// Who published it.
+    pub plugin: PluginName,
     /// The id that consumers see.
     pub message_id: MessageId,
     /// Its lane. A message with a delay has none: it can't keep others waiting.
@@ -57,17 +59,24 @@ pub trait Sink: Send + Sync + 'static {
     /// A row that is published twice must be recognisable by its `message_id`.
     async fn publish(&self, rows: &[OutboxRow]) -> Vec<Result<(), SinkError>>;
 
+    /// Whether the broker itself keeps a row back until it is due. Of other sinks, the relay
+    /// does.
+    fn delays(&self, _row: &OutboxRow) -> bool {
+        false
+    }
+
     /// Flushes and lets go of connections. Nothing is published after.
     async fn close(&self) {}
 }
 
-/// Why a row was not published. It stays in the outbox and is tried again.
+/// Why a row was not published. Unless it is refused, it stays in the outbox and is tried
+/// again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SinkError {
     /// The broker can't be reached or did not confirm in time.
     #[error("not confirmed by the broker: {0}")]
     Unavailable(String),
-    /// The broker refuses this message: trying again will not help until someone acts.
+    /// The broker will never take this message. It becomes a dead letter.
     #[error("refused by the broker: {0}")]
     Refused(String),
     /// An earlier message of the same lane failed.

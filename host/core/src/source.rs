@@ -1,8 +1,10 @@
 //! The seam to where messages come from.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
-use crate::{Delivery, Position};
+use crate::{Delivery, Position, Settlement};
 
 /// Hands over messages at least once.
 ///
@@ -18,6 +20,21 @@ pub trait Source: Send + Sync + 'static {
     /// Tells the broker that every message of these partitions *up to and including* these
     /// offsets is recorded. Going back is harmless.
     async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError>;
+
+    /// Whether someone waits at the source to hear what becomes of each message.
+    fn wants_settlements(&self) -> bool {
+        false
+    }
+
+    /// Hears what became of messages, before they are acknowledged. Each is told once for each
+    /// delivery, in any order.
+    async fn settle(&self, _settlements: Vec<Settlement>) {}
+
+    /// How long after it was sent a message may be delivered again, where the source knows.
+    /// A done record must not expire before.
+    fn redelivery(&self) -> Option<Duration> {
+        None
+    }
 
     /// Lets go of partitions and connections.
     async fn close(&self) {}

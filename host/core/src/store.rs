@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    CheckQuery, Checked, DeadLetter, OutboxLane, OutboxRow, Outcome, ParkedRow, PluginName, RowId,
-    Run, StateKey, Versioned,
+    CheckQuery, Checked, DeadLetter, OutboxLane, OutboxRow, Outcome, ParkedRow, PluginName,
+    RecordId, RowId, Run, RunId, StateKey, Versioned,
 };
 
 /// Keeps records, state, outgoing messages, parked messages and dead letters.
@@ -28,10 +28,11 @@ pub trait Store: Send + Sync + 'static {
     /// 1. The record bears this run's id → `Applied` again, with the same version.
     /// 2. The record is done or dead → `Duplicate`, or `Mismatch` by the fingerprint; it is
     ///    parked with another fingerprint → `Mismatch`.
-    /// 3. The check's bucket expired → `Conflict`.
+    /// 3. The check's bucket expired, or the run is fenced → `Conflict`.
     /// 4. An earlier run of the same plugin, partition and lane in this batch ended in
-    ///    anything but a duplicate or an applied done or dead → `Conflict`. Rows that are
-    ///    parked *as* waiting behind are not tested: waiting is always safe.
+    ///    anything but a duplicate or an applied done or dead → `Conflict`. A row that is
+    ///    parked *as* waiting behind may follow others that were parked, but none that is
+    ///    recorded nowhere: it would overtake it.
     /// 5. Parking, and the record is not as expected → `AlreadyParked`. A dead letter whose
     ///    cause is `Exhausted` is tested likewise.
     /// 6. A parked row of the same plugin, partition and lane has a smaller offset →
@@ -62,6 +63,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes outgoing messages that the broker has confirmed.
     async fn confirm(&self, rows: &[RowId]) -> Result<(), StoreError>;
+
+    /// Takes outgoing messages that a broker will never take out of the outbox and keeps them
+    /// as dead letters, all together. A letter whose row is gone changes nothing.
+    async fn refuse(&self, letters: &[DeadLetter]) -> Result<(), StoreError>;
+
+    /// How many outgoing messages wait.
+    async fn outbox_len(&self) -> Result<u64, StoreError>;
+
+    /// Whether the record is done by this run. If it is not, it never will be: the run is
+    /// *fenced*, and every later commit refuses it. Both in one durable transaction.
+    ///
+    /// A fence may be forgotten together with done records of its time: a run of that time can
+    /// no longer be committed then.
+    async fn fence(&self, record: &RecordId, run: RunId) -> Result<bool, StoreError>;
 
     /// Drops the done records of a plugin that are older than its retention.
     /// Returns how many time buckets went.

@@ -7,16 +7,13 @@
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use semel_core::memory::{Fate, MemorySource, StoreCall, StoreFault};
-use semel_core::{Admin, Cause, RecordState, SinkError};
-use tokio_util::sync::CancellationToken;
+use semel_core::memory::MemorySource;
+use semel_core::{Admin, Cause, RecordState};
+use world::chaos::{Chaos, cases, chaos};
 use world::{Order, World, message, record};
 
 /// A message as the script sends it: several may share a key.
@@ -31,12 +28,7 @@ struct Script {
     sent: Vec<Sent>,
     lanes: bool,
     batch: usize,
-    /// Each crash ends all hosts after this many steps of the first.
-    crashes: Vec<u16>,
-    /// Hosts that consume the same partitions at the same time.
-    hosts: u8,
-    /// Seeds the faults of store and sink; their share is in percent.
-    faults: (u64, u8),
+    chaos: Chaos,
 }
 
 fn orders() -> impl Strategy<Value = Sent> {
@@ -71,11 +63,9 @@ fn scripts() -> impl Strategy<Value = Script> {
         prop::collection::vec(orders(), 1..40),
         any::<bool>(),
         1usize..12,
-        prop::collection::vec(1u16..400, 0..4),
-        1u8..4,
-        (any::<u64>(), prop_oneof![Just(0u8), 1u8..30]),
+        chaos(),
     )
-        .prop_map(|(mut sent, lanes, batch, crashes, hosts, faults)| {
+        .prop_map(|(mut sent, lanes, batch, chaos)| {
             // A key's first order gives the shape of all its duplicates, save some mismatches;
             // with lanes, equal keys are in one lane and partition.
             let mut first: HashMap<String, Sent> = HashMap::new();
@@ -105,57 +95,9 @@ fn scripts() -> impl Strategy<Value = Script> {
                 sent,
                 lanes,
                 batch,
-                crashes,
-                hosts,
-                faults,
+                chaos,
             }
         })
-}
-
-/// A future that is dropped in mid-air after a number of polls.
-struct CrashAfter<F> {
-    future: Pin<Box<F>>,
-    polls: u16,
-}
-
-impl<F: Future> Future for CrashAfter<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.polls == 0 {
-            return Poll::Ready(());
-        }
-        self.polls -= 1;
-        self.future.as_mut().poll(context).map(|_| ())
-    }
-}
-
-/// The next of a reproducible row of numbers.
-fn next(seed: &AtomicU64) -> u64 {
-    let x = seed.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
-
-fn inject(world: &World, (seed, share): (u64, u8)) {
-    let seed = Arc::new(AtomicU64::new(seed));
-    let (store, sink) = (seed.clone(), seed);
-    world.store.inject(move |call| {
-        let roll = next(&store);
-        let fault = match roll % 3 {
-            0 => StoreFault::Lost,
-            1 => StoreFault::ReplyLost,
-            _ if call == StoreCall::Commit => StoreFault::Late,
-            _ => StoreFault::Lost,
-        };
-        (call != StoreCall::Admin && (roll >> 32) % 100 < u64::from(share)).then_some(fault)
-    });
-    world.sink.decide(move |_| match next(&sink) % 100 {
-        roll if roll >= u64::from(share) => Fate::Confirm,
-        roll if roll % 2 == 0 => Fate::Fail(SinkError::Unavailable("away".into())),
-        _ => Fate::LoseReply,
-    });
 }
 
 fn sources(script: &Script) -> Vec<Arc<MemorySource>> {
@@ -166,52 +108,7 @@ fn sources(script: &Script) -> Vec<Arc<MemorySource>> {
         }
         source
     };
-    (0..script.hosts).map(source).collect()
-}
-
-/// Crashes as scripted, and then runs every host to its end.
-async fn play(world: &World, script: &Script, sources: &[Arc<MemorySource>]) {
-    inject(world, script.faults);
-    for &polls in &script.crashes {
-        let stop = CancellationToken::new();
-        let mut relays = Vec::new();
-        let mut engines = Vec::new();
-        for source in sources {
-            let (relay, handle) = world.relay();
-            relays.push(tokio::spawn(
-                relay.run(CancellationToken::new(), stop.clone()),
-            ));
-            engines.push(Box::pin(
-                world.engine(source, handle).run(CancellationToken::new()),
-            ));
-        }
-        let all = futures::future::join_all(engines);
-        CrashAfter {
-            future: Box::pin(all),
-            polls,
-        }
-        .await;
-        relays.iter().for_each(|relay| relay.abort());
-        sources.iter().for_each(|source| source.restart());
-        if polls % 2 == 0 {
-            world.store.land_late();
-        }
-        tokio::time::sleep(Duration::from_millis(u64::from(polls))).await;
-    }
-    let halfway = world.store.clone();
-    let landing = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        halfway.land_late();
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        halfway.heal();
-    });
-    futures::future::join_all(sources.iter().map(|source| world.finish(source))).await;
-    landing.abort();
-    world.store.heal();
-    // Commits that nobody waits for land in the end; by then they must be harmless.
-    world.store.land_late();
-    world.sink.decide(|_| Fate::Confirm);
-    world.finish(&Arc::new(MemorySource::new())).await;
+    (0..script.chaos.hosts).map(source).collect()
 }
 
 #[derive(Default)]
@@ -350,7 +247,7 @@ fn run(script: &Script) {
         world.order_by = script.lanes;
         world.flow.batch = script.batch;
         let sources = sources(script);
-        let played = play(&world, script, &sources);
+        let played = script.chaos.play(&world, &sources);
         let hour = Duration::from_secs(3_600);
         tokio::time::timeout(hour, played)
             .await
@@ -359,16 +256,8 @@ fn run(script: &Script) {
     });
 }
 
-/// `PROPTEST_CASES` asks for more.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(2_000)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 2_000, ..ProptestConfig::with_cases(cases()) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2_000, ..ProptestConfig::with_cases(cases(2_000)) })]
 
     #[test]
     fn effects_happen_exactly_once_whatever_happens(script in scripts()) {

@@ -1,5 +1,6 @@
 //! From a file to a plugin that is ready to run.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,7 +78,8 @@ pub fn inspect(path: &Path, overrides: &Overrides) -> Result<Inspected, LoadErro
     };
     let refusal = fault
         .or_else(|| imports::check(&outline.imports).err())
-        .or(unusable);
+        .or(unusable)
+        .or_else(|| validated(&bytes, &outline).err());
     Ok(Inspected {
         hash: blake3::hash(&bytes),
         size: bytes.len(),
@@ -173,10 +175,7 @@ impl Sandbox {
         if let Some(component) = self.cache.as_ref().and_then(|c| c.get(&self.engine, hash)) {
             return Ok(component);
         }
-        let encoded = encode::component(bytes, outline)?;
-        wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
-            .validate_all(&encoded)
-            .map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let encoded = validated(bytes, outline)?;
         let component = Component::new(&self.engine, &encoded)
             .map_err(|error| Refusal::Compile(chain(&error)))?;
         if let Some(cache) = &self.cache {
@@ -211,6 +210,15 @@ impl Sandbox {
             .map_err(Refusal::Start)?;
         Ok(plugin)
     }
+}
+
+/// The component that a file is or holds, if every instruction of it is valid.
+fn validated<'b>(bytes: &'b [u8], outline: &Outline) -> Result<Cow<'b, [u8]>, Refusal> {
+    let encoded = encode::component(bytes, outline)?;
+    wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
+        .validate_all(&encoded)
+        .map_err(|error| Refusal::Invalid(error.to_string()))?;
+    Ok(encoded)
 }
 
 fn wasm_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {

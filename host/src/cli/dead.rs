@@ -1,13 +1,19 @@
+use std::time::Duration;
+
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use semel_core::{Admin, Cause, Clock, DeadLetter, DeadLetterId, PluginName, SystemClock};
+use semel_core::{
+    Admin, Cause, Clock, DeadLetter, DeadLetterId, Header, OutboxRow, PluginName, SystemClock,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::StoreArgs;
 use crate::admin::PAGE;
+use crate::config::duration_text;
 use crate::input_line;
 use crate::output::{self, Listing, Row};
+use crate::retention::Retentions;
 
 /// Look at messages that were given up, and decide about them
 #[derive(Args, Debug)]
@@ -33,7 +39,8 @@ Examples:
     /// Show one dead letter with everything that is known of it
     #[command(after_help = "\
 With --json it prints the message alone, as a line that `semel run --input` reads: correct it
-and send it again.
+and send it again. Of an undeliverable letter it prints the outgoing message, as a line that
+`semel run --output` writes.
 
 Examples:
   semel dead show 3f2a9c0d1e5b7a86
@@ -44,15 +51,26 @@ Examples:
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Have messages handled again, with no attempts counted
+    /// Have messages handled again, with no attempts counted, or published again
     #[command(after_help = "\
-The messages are parked and due at once: a running host takes them up, or the next `semel run`.
-Only letters that end a record can be replayed: `rejected` and `exhausted`.
+Messages that are `rejected` or `exhausted` are parked and due at once; those that are
+`undeliverable` go back to their place in the outbox. A running host takes them up, or the next
+`semel run`. Letters of another cause can't be replayed.
+
+A letter that is older than its plugin's retention is refused without --force. If the message was
+put right since under another key, the record of that may have expired, and so may what the
+consumers of the plugin's messages remember: it would take effect twice.
 
 Examples:
   semel dead replay 3f2a9c0d1e5b7a86
   semel dead replay --plugin points --yes")]
-    Replay(Selection),
+    Replay {
+        #[command(flatten)]
+        selection: Selection,
+        /// Also letters that are older than their plugin's retention
+        #[arg(long)]
+        force: bool,
+    },
     /// Forget dead letters; later copies of the same messages are still dropped
     #[command(after_help = "\
 Examples:
@@ -88,7 +106,11 @@ struct LetterRow {
     cause: String,
     reason: String,
     key: Option<Box<RawValue>>,
-    topic: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<String>,
+    message_id: String,
     position: String,
     attempts: u32,
     dead_ms: u64,
@@ -96,14 +118,26 @@ struct LetterRow {
 
 impl From<&DeadLetter> for LetterRow {
     fn from(letter: &DeadLetter) -> Self {
-        let record = letter.record.as_ref();
+        let outgoing = letter.outgoing.as_ref().map(|row| &row.outgoing);
+        let key = match (&letter.record, outgoing) {
+            (Some(record), _) => Some(record.key.as_bytes()),
+            (None, Some(outgoing)) => outgoing.key.as_deref(),
+            (None, None) => None,
+        };
+        let topic = letter.message.topic.to_string();
+        let (topic, destination) = match outgoing {
+            Some(_) => (None, Some(topic)),
+            None => (Some(topic), None),
+        };
         Self {
             id: letter.id.to_string(),
             plugin: letter.plugin.to_string(),
             cause: letter.cause.to_string(),
             reason: letter.reason.clone(),
-            key: record.map(|record| output::text_or_base64(record.key.as_bytes())),
-            topic: letter.message.topic.to_string(),
+            key: key.map(output::text_or_base64),
+            topic,
+            destination,
+            message_id: letter.message.id.clone(),
             position: letter.position.to_string(),
             attempts: letter.attempts,
             dead_ms: letter.dead_ms,
@@ -116,13 +150,17 @@ impl Row for LetterRow {
 
     fn cells(&self) -> Vec<String> {
         let key = self.key.as_ref().map_or("-", |key| key.get());
+        let reason = match &self.destination {
+            Some(destination) => format!("{destination}: {}", self.reason),
+            None => self.reason.clone(),
+        };
         vec![
             self.id.clone(),
             self.plugin.clone(),
             self.cause.clone(),
             key.trim_matches('"').to_owned(),
             output::time_text(self.dead_ms),
-            self.reason.clone(),
+            reason,
         ]
     }
 }
@@ -148,7 +186,7 @@ impl Row for Done {
 
     fn cells(&self) -> Vec<String> {
         let result = match &self.result {
-            Outcome::Replayed => "replayed: it is run again".to_owned(),
+            Outcome::Replayed => "replayed: it is taken up again".to_owned(),
             Outcome::Dropped => "dropped".to_owned(),
             // The reason is too long for a table: it is on stderr.
             Outcome::Refused { .. } => "refused".to_owned(),
@@ -158,9 +196,9 @@ impl Row for Done {
 }
 
 /// What to do with each letter of a [`Selection`].
-#[derive(Clone, Copy)]
-enum Action {
-    Replay,
+enum Action<'c> {
+    /// If there are retentions, only what is younger.
+    Replay(Option<Retentions<'c>>),
     Drop,
 }
 
@@ -170,8 +208,15 @@ impl DeadArgs {
         match self.command {
             DeadCommand::List { plugin, store } => list(plugin.as_deref(), &store).await,
             DeadCommand::Show { id, store } => show(&id, &store).await,
-            DeadCommand::Replay(selection) => selection.execute(Action::Replay).await,
-            DeadCommand::Drop(selection) => selection.execute(Action::Drop).await,
+            DeadCommand::Replay { selection, force } => {
+                let (config, store) = selection.store.open().await?;
+                let retentions = (!force).then(|| Retentions::read(&config));
+                selection.act(&Action::Replay(retentions), &*store).await
+            }
+            DeadCommand::Drop(selection) => {
+                let (_, store) = selection.store.open().await?;
+                selection.act(&Action::Drop, &*store).await
+            }
         }
     }
 }
@@ -204,10 +249,16 @@ fn described(letter: &DeadLetter) -> Vec<(&'static str, String)> {
         ("plugin", letter.plugin.to_string()),
         ("cause", letter.cause.to_string()),
         ("reason", letter.reason.clone()),
-        ("attempts", letter.attempts.to_string()),
         ("dead since", output::time_text(letter.dead_ms)),
-        ("received at", letter.position.to_string()),
     ];
+    if let Some(row) = &letter.outgoing {
+        lines.extend(described_outgoing(row));
+        return lines;
+    }
+    lines.extend([
+        ("attempts", letter.attempts.to_string()),
+        ("received at", letter.position.to_string()),
+    ]);
     if let Some(record) = &letter.record {
         lines.push(("key", record.key.to_string()));
     }
@@ -220,8 +271,7 @@ fn described(letter: &DeadLetter) -> Vec<(&'static str, String)> {
         ("message id", message.id.clone()),
         ("sent", output::time_text(message.timestamp_ms)),
     ]);
-    let headers = message.headers.iter();
-    lines.extend(headers.map(|header| ("header", format!("{}: {}", header.name, header.value))));
+    lines.extend(described_headers(&message.headers));
     lines.push(("body", output::text_of_bytes(&message.body)));
     if let Some(detail) = &letter.detail {
         lines.push(("detail", detail.clone()));
@@ -229,21 +279,45 @@ fn described(letter: &DeadLetter) -> Vec<(&'static str, String)> {
     lines
 }
 
+fn described_outgoing(row: &OutboxRow) -> Vec<(&'static str, String)> {
+    let outgoing = &row.outgoing;
+    let mut lines = vec![
+        ("destination", outgoing.destination.to_string()),
+        ("message id", row.message_id.to_string()),
+    ];
+    if let Some(key) = &outgoing.key {
+        lines.push(("key", output::text_of_bytes(key)));
+    }
+    if let Some(lane) = &row.lane {
+        lines.push(("lane", lane.lane.to_string()));
+    }
+    if row.due_ms > 0 {
+        lines.push(("due", output::time_text(row.due_ms)));
+    }
+    lines.extend(described_headers(&outgoing.headers));
+    lines.push(("body", output::text_of_bytes(&outgoing.body)));
+    lines
+}
+
+fn described_headers(headers: &[Header]) -> impl Iterator<Item = (&'static str, String)> {
+    let headers = headers.iter();
+    headers.map(|header| ("header", format!("{}: {}", header.name, header.value)))
+}
+
 fn unknown(id: &str) -> String {
     format!("no dead letter has the id `{id}`: `semel dead list` shows those there are")
 }
 
 impl Selection {
-    async fn execute(self, action: Action) -> Result<()> {
-        let (_, store) = self.store.open().await?;
+    async fn act(&self, action: &Action<'_>, store: &dyn Admin) -> Result<()> {
         if self.ids.is_empty() {
-            self.act_on_all(action, &*store).await
+            self.act_on_all(action, store).await
         } else {
-            self.act_on_ids(action, &*store).await
+            self.act_on_ids(action, store).await
         }
     }
 
-    async fn act_on_ids(&self, action: Action, store: &dyn Admin) -> Result<()> {
+    async fn act_on_ids(&self, action: &Action<'_>, store: &dyn Admin) -> Result<()> {
         let mut listing = Listing::new(self.store.json);
         let mut refused = 0;
         for id in &self.ids {
@@ -270,16 +344,20 @@ impl Selection {
         Ok(())
     }
 
-    async fn act_on_all(&self, action: Action, store: &dyn Admin) -> Result<()> {
+    async fn act_on_all(&self, action: &Action<'_>, store: &dyn Admin) -> Result<()> {
         let mut pages = Pages::new(self.plugin.as_deref());
         let mut listing = Listing::new(self.store.json);
-        let (mut concerned, mut left) = (0, 0);
+        let (mut concerned, mut left, mut old) = (0, 0, 0);
         while let Some(letters) = pages.next(store).await? {
             let (letters, others): (Vec<_>, Vec<_>) = letters
                 .into_iter()
                 .partition(|letter| action.applies_to(letter));
-            concerned += letters.len();
             left += others.len();
+            let (refused, letters): (Vec<_>, Vec<_>) = letters
+                .into_iter()
+                .partition(|letter| action.too_old(letter).is_some());
+            old += refused.len();
+            concerned += letters.len();
             if !self.yes {
                 continue;
             }
@@ -302,26 +380,49 @@ impl Selection {
         if !self.yes && concerned > 0 {
             bail!("{concerned} to {verb}: add --yes to go ahead");
         }
-        listing.finish(&format!("No dead letters to {verb}."))
+        listing.finish(&format!("No dead letters to {verb}."))?;
+        if old > 0 {
+            bail!(
+                "refused, as they are older than their plugin's retention: {old}; `semel dead replay --help` says why, and --force replays them all the same"
+            );
+        }
+        Ok(())
     }
 }
 
-impl Action {
-    fn verb(self) -> &'static str {
+impl Action<'_> {
+    fn verb(&self) -> &'static str {
         match self {
-            Self::Replay => "replay",
+            Self::Replay(_) => "replay",
             Self::Drop => "drop",
         }
     }
 
-    fn applies_to(self, letter: &DeadLetter) -> bool {
+    fn applies_to(&self, letter: &DeadLetter) -> bool {
         match self {
-            Self::Replay => letter.cause.has_record(),
+            Self::Replay(_) => letter.cause.has_record() || letter.outgoing.is_some(),
             Self::Drop => true,
         }
     }
 
-    async fn apply(self, letter: &DeadLetter, store: &dyn Admin) -> Result<Outcome> {
+    /// Why a letter is too old, if it is.
+    fn too_old(&self, letter: &DeadLetter) -> Option<String> {
+        let Self::Replay(Some(retentions)) = self else {
+            return None;
+        };
+        let retention = retentions.of(&letter.plugin);
+        let age = Duration::from_millis(SystemClock.now_ms().saturating_sub(letter.dead_ms));
+        (age > retention).then(|| {
+            format!(
+                "it was given up on {}, longer ago than the plugin `{}` remembers what it has handled ({}): if the message was put right since under another key, nobody need know of that any more, and it would take effect twice. --force replays it all the same",
+                output::time_text(letter.dead_ms),
+                letter.plugin,
+                duration_text(retention),
+            )
+        })
+    }
+
+    async fn apply(&self, letter: &DeadLetter, store: &dyn Admin) -> Result<Outcome> {
         if !self.applies_to(letter) {
             return Ok(Outcome::Refused {
                 reason: format!(
@@ -332,8 +433,11 @@ impl Action {
                 ),
             });
         }
+        if let Some(reason) = self.too_old(letter) {
+            return Ok(Outcome::Refused { reason });
+        }
         let (done, outcome) = match self {
-            Self::Replay => (
+            Self::Replay(_) => (
                 store.replay(&letter.id, SystemClock.now_ms()).await?,
                 Outcome::Replayed,
             ),

@@ -2,11 +2,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use semel_core::Manifest;
+use semel_core::{Manifest, Versioning};
 use semel_sandbox::{FileKind, Inspected};
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, duration_text};
 use crate::output;
 use crate::plugins;
 
@@ -94,6 +94,20 @@ fn kind_name(kind: FileKind) -> &'static str {
     }
 }
 
+fn gap(versioning: &Versioning) -> String {
+    let first = versioning
+        .first
+        .map(|first| format!(", from version {first} on"));
+    match versioning.wait {
+        None => "skip".to_owned(),
+        Some(bound) => format!(
+            "wait up to {}{}",
+            duration_text(bound),
+            first.unwrap_or_default()
+        ),
+    }
+}
+
 fn described(
     file: &Path,
     inspected: &Inspected,
@@ -115,7 +129,7 @@ fn described(
         let lane = manifest.order_by.as_ref();
         lines.extend([
             ("name", text(&manifest.name, "-")),
-            ("version", text(&manifest.version, "-")),
+            ("plugin version", text(&manifest.plugin_version, "-")),
             (
                 "topics",
                 manifest.topics.as_deref().unwrap_or_default().join(", "),
@@ -132,6 +146,13 @@ fn described(
             ),
             ("retention", text(&manifest.retention, "7d (default)")),
         ]);
+        if let Ok(Some(versioning)) = manifest.versioning() {
+            lines.push((
+                "version",
+                format!("{} of {}", versioning.version, versioning.entity),
+            ));
+            lines.push(("gap", gap(&versioning)));
+        }
     }
     lines.extend(
         inspected

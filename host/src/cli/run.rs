@@ -29,6 +29,7 @@ Examples:
   semel run --input orders.jsonl --output out.jsonl
   cat orders.jsonl | semel run --input - --summary json
   semel run --source rocketmq://127.0.0.1:9876 --store redis://127.0.0.1:6379
+  semel run --source http://127.0.0.1:8080
   semel run --config semel.toml --log-format json")]
 pub struct RunArgs {
     /// The configuration [default: ./semel.toml, if there is one]
@@ -51,7 +52,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Handle the messages of a broker, such as `rocketmq://127.0.0.1:9876`
+    /// Handle the messages of a broker, such as `rocketmq://127.0.0.1:9876`, or what is posted
+    /// to `http://127.0.0.1:8080`
     #[arg(long, value_name = "URL")]
     source: Option<String>,
 
@@ -132,10 +134,15 @@ impl RunArgs {
                 group_prefix: configured
                     .as_ref()
                     .and_then(|source| source.group_prefix.clone()),
+                redelivery: configured
+                    .as_ref()
+                    .and_then(|source| source.redelivery)
+                    .map(|span| span.0),
             },
             (None, None, Some(source)) => Incoming::Broker {
                 url: source.url.clone(),
                 group_prefix: source.group_prefix.clone(),
+                redelivery: source.redelivery.map(|span| span.0),
             },
             (None, None, None) => {
                 return Err(Error::new(UsageError(
@@ -150,6 +157,7 @@ impl RunArgs {
             incoming,
             output,
             concurrency: self.concurrency,
+            relay: config.outbox.relay(),
         })
     }
 }

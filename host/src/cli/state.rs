@@ -1,6 +1,6 @@
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use semel_core::{StateEntry, StateKey, Version};
+use semel_core::{PluginName, StateEntry, StateKey, Version, Versioning};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -22,6 +22,7 @@ enum StateCommand {
 Examples:
   semel state list points
   semel state list points --prefix balance/ --json
+  semel state list stock --versions
   semel state list points --store redis://127.0.0.1:6379")]
     List {
         /// Whose state: the plugin's name
@@ -34,6 +35,9 @@ Examples:
             hide_default_value = true
         )]
         prefix: String,
+        /// By entity, the version that was last applied
+        #[arg(long)]
+        versions: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -92,8 +96,9 @@ impl StateArgs {
             StateCommand::List {
                 plugin,
                 prefix,
+                versions,
                 store,
-            } => list(&plugin, &prefix, &store).await,
+            } => list(&plugin, &prefix, versions, &store).await,
             StateCommand::Get {
                 plugin,
                 name,
@@ -103,14 +108,17 @@ impl StateArgs {
     }
 }
 
-async fn list(plugin: &str, prefix: &str, args: &StoreArgs) -> Result<()> {
+async fn list(plugin: &str, prefix: &str, versions: bool, args: &StoreArgs) -> Result<()> {
     let (config, store) = args.open().await?;
-    let namespace = config.namespace(plugin);
+    let namespace = match versions {
+        true => Versioning::namespace(&PluginName::new(plugin)),
+        false => config.namespace(plugin).into(),
+    };
     let mut listing = Listing::new(args.json);
     let mut after: Option<String> = None;
     loop {
         let entries = store
-            .list_state(namespace, prefix, after.as_deref(), PAGE)
+            .list_state(&namespace, prefix, after.as_deref(), PAGE)
             .await?;
         let Some(last) = entries.last() else { break };
         after = Some(last.name.clone());

@@ -152,3 +152,11 @@ fn a_plugin_is_overridden() {
     assert_eq!(points.limits.time.unwrap().0.as_millis(), 250);
     assert_eq!(points.retry.max_attempts.unwrap().get(), 3);
 }
+
+#[test]
+fn namespaces_of_the_host_can_not_be_named() {
+    for name in ["", "points#versions"] {
+        let shown = refusal(&format!("[plugins.points]\nnamespace = \"{name}\""));
+        assert!(shown.contains("can't be a namespace"), "{shown}");
+    }
+}

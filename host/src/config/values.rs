@@ -15,7 +15,11 @@ pub struct Span(pub Duration);
 
 /// A duration such as `7d`, kept as text, as manifests have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retention(pub String);
+pub struct SpanText(pub String);
+
+/// The name of a namespace for state. It has no `#`: the host's own have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace(pub String);
 
 /// A number of bytes such as `64MiB` or `65536`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +36,19 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-impl<'de> Deserialize<'de> for Retention {
+impl<'de> Deserialize<'de> for Namespace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name.is_empty() || name.contains('#') {
+            return Err(de::Error::custom(format!(
+                "`{name}` can't be a namespace: it must not be empty, and names with `#` are the host's own"
+            )));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for SpanText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         duration(&text).map_err(de::Error::custom)?;

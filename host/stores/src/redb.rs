@@ -1,7 +1,9 @@
 //! The embedded store: one file, no server, every commit synced to disk.
 
 mod buckets;
+mod fences;
 mod ledger;
+mod outbox;
 mod parked;
 mod reader;
 mod tables;
@@ -16,7 +18,7 @@ use async_trait::async_trait;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable};
 use semel_core::{
     Admin, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, OutboxRow, OutboxScan, Outcome,
-    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, StateEntry, StateKey, Store,
+    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, RunId, StateEntry, StateKey, Store,
     StoreError, StoreStats, SystemClock, Versioned,
 };
 
@@ -152,6 +154,7 @@ fn prepare(database: &Database) -> Result<(), Broken> {
         transaction.open_table(tables::DEAD)?;
         transaction.open_table(tables::OUTBOX)?;
         transaction.open_table(tables::OUTBOX_LANES)?;
+        transaction.open_table(tables::FENCES)?;
     }
     transaction.commit()?;
     Ok(())
@@ -261,6 +264,24 @@ impl Store for RedbStore {
         let rows = rows.to_vec();
         self.writer
             .write(rows.len() / 4, move |ledger| ledger.confirm(&rows))
+            .await
+    }
+
+    async fn refuse(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        let letters = letters.to_vec();
+        self.writer
+            .write(letters.len(), move |ledger| ledger.refuse(&letters))
+            .await
+    }
+
+    async fn outbox_len(&self) -> Result<u64, StoreError> {
+        self.look(|reader| reader.outbox_len())
+    }
+
+    async fn fence(&self, record: &RecordId, run: RunId) -> Result<bool, StoreError> {
+        let record = record.clone();
+        self.writer
+            .write(1, move |ledger| ledger.fence(&record, run))
             .await
     }
 

@@ -3,10 +3,12 @@
 //! A batch is one call of a script, which Redis runs alone, so it is atomic. It is as durable
 //! as the server's `appendonly` and `appendfsync` make it.
 
+mod admin;
 mod batch;
 mod client;
 mod keys;
 mod open;
+mod outbox;
 mod pack;
 mod record;
 
@@ -16,15 +18,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{FromRedisValue, Value};
 use semel_core::{
-    Admin, CheckQuery, Checked, DeadLetter, DeadLetterId, OutboxRow, OutboxScan, Outcome,
-    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, StateEntry, StateKey, Store,
-    StoreError, StoreStats, Versioned,
+    CheckQuery, Checked, DeadLetter, OutboxRow, OutboxScan, Outcome, ParkedRow, PluginName,
+    RecordId, RecordState, RowId, Run, RunId, StateKey, Store, StoreError, Versioned,
 };
 use serde::de::DeserializeOwned;
 
 use self::batch::{Call, outcomes};
 use self::client::{Client, Script};
-use self::keys::{Keys, bound, lane, outbox_lane, parse_row_id, row_id};
+use self::keys::{Keys, bound, lane};
 use self::record::{Stored, latest};
 use crate::OpenError;
 use crate::codec::{CodecError, damaged, decode, encode};
@@ -35,7 +36,8 @@ const DEFAULT_RETENTION_MS: u64 = 7 * 24 * 3_600_000;
 /// No retention is longer: a century.
 const MAX_RETENTION_MS: u64 = 100 * 365 * 24 * 3_600_000;
 
-/// How much longer than its retention the server keeps a done record, which no longer counts.
+/// How much longer than its retention the server keeps a done record, or a fence, which no
+/// longer counts.
 const EXPIRY_MARGIN_MS: u64 = 60_000;
 
 /// A store on a Redis server.
@@ -46,6 +48,9 @@ pub struct RedisStore {
     confirm: Script,
     expire: Script,
     replay: Script,
+    replay_outgoing: Script,
+    refuse: Script,
+    fence: Script,
 }
 
 impl RedisStore {
@@ -86,11 +91,11 @@ impl Era {
                 *number = text.parse().map_err(bad)?;
             }
         }
-        let [retention_ms, visible_ms, fence_ms] = numbers;
+        let [retention_ms, visible_ms, oldest_check_ms] = numbers;
         let visible_ms = visible_ms.max(now_ms.saturating_sub(retention_ms));
         Ok(Self {
             visible_ms,
-            bucket: now_ms.max(visible_ms).max(fence_ms),
+            bucket: now_ms.max(visible_ms).max(oldest_check_ms),
         })
     }
 }
@@ -300,75 +305,33 @@ impl Store for RedisStore {
     }
 
     async fn outbox(&self, scan: &OutboxScan) -> Result<Vec<OutboxRow>, StoreError> {
-        if scan.limit == 0 {
-            return Ok(Vec::new());
-        }
-        let first = scan.after.map_or([0; 12], |after| {
-            row_id(RowId {
-                ordinal: after.ordinal.saturating_add(1),
-                ..after
-            })
-        });
-        let limit = i64::try_from(scan.limit).unwrap_or(i64::MAX);
-        let members: Vec<Bytes> = match &scan.lane {
-            None => {
-                let mut ask = redis::cmd("ZRANGEBYLEX");
-                ask.arg(self.keys.outbox())
-                    .arg(bound(b'[', &[&first]))
-                    .arg("+")
-                    .arg("LIMIT")
-                    .arg(0)
-                    .arg(limit);
-                self.client.look_up(&ask).await?
-            }
-            Some(lane) => {
-                let prefix = outbox_lane(&lane.plugin, &lane.lane);
-                let mut ask = redis::cmd("ZRANGEBYLEX");
-                ask.arg(self.keys.outbox_lanes())
-                    .arg(bound(b'[', &[&prefix, &first]))
-                    .arg(bound(b'(', &[&prefix, &[0xff; 13]]))
-                    .arg("LIMIT")
-                    .arg(0)
-                    .arg(limit);
-                let entries: Vec<Bytes> = self.client.look_up(&ask).await?;
-                if entries.is_empty() {
-                    return Ok(Vec::new());
-                }
-                let mut ask = redis::pipe();
-                for entry in &entries {
-                    let id = entry.get(prefix.len()..).unwrap_or_default();
-                    ask.cmd("ZRANGEBYLEX")
-                        .arg(self.keys.outbox())
-                        .arg(bound(b'[', &[id]))
-                        .arg(bound(b'(', &[id, &[0xff]]))
-                        .arg("LIMIT")
-                        .arg(0)
-                        .arg(1);
-                }
-                let answers = self.client.look_up_all(&ask).await?;
-                let mut members = Vec::with_capacity(answers.len());
-                for answer in answers {
-                    let found = Vec::<Bytes>::from_redis_value(answer);
-                    let bad = |error| StoreError::failed(format!("Redis: {error}"));
-                    members.extend(found.map_err(bad)?);
-                }
-                members
-            }
-        };
-        members.iter().map(|member| outbox_row(member)).collect()
+        self.scan_outbox(scan).await
     }
 
     async fn confirm(&self, rows: &[RowId]) -> Result<(), StoreError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<_> = rows.iter().map(|row| row_id(*row)).collect();
-        let ids: Vec<&[u8]> = ids.iter().map(|id| &id[..]).collect();
-        let keys = [self.keys.outbox(), self.keys.outbox_lanes()];
-        for ids in ids.chunks(4_000) {
-            self.client.run::<u64>(&self.confirm, &keys, ids).await?;
-        }
-        Ok(())
+        self.confirm_outgoing(rows).await
+    }
+
+    async fn refuse(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        self.refuse_outgoing(letters).await
+    }
+
+    async fn outbox_len(&self) -> Result<u64, StoreError> {
+        let mut ask = redis::cmd("ZCARD");
+        ask.arg(self.keys.outbox());
+        self.client.look_up(&ask).await
+    }
+
+    async fn fence(&self, record: &RecordId, run: RunId) -> Result<bool, StoreError> {
+        // This time is not before that of the run's check, so the fence outlives the check.
+        let mut ask = redis::pipe();
+        self.ask_era(&mut ask, &record.plugin);
+        let era = next_era(&mut self.client.look_up_all(&ask).await?.into_iter())?;
+        let keys = [self.keys.record(record), self.keys.fences(&record.plugin)];
+        let time = era.bucket.to_string();
+        let args: [&[u8]; 2] = [run.as_bytes(), time.as_bytes()];
+        let done: u64 = self.client.run(&self.fence, &keys, &args).await?;
+        Ok(done == 1)
     }
 
     /// The server deletes expired records by itself, so no buckets are counted.
@@ -381,15 +344,17 @@ impl Store for RedisStore {
         let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let retention_ms = retention_ms.min(MAX_RETENTION_MS).to_string();
         let (now_ms, default_ms) = (latest(now_ms).to_string(), DEFAULT_RETENTION_MS.to_string());
+        let margin_ms = EXPIRY_MARGIN_MS.to_string();
         self.client
             .run(
                 &self.expire,
-                &[self.keys.horizons()],
+                &[self.keys.horizons(), self.keys.fences(plugin)],
                 &[
                     plugin.as_str().as_bytes(),
                     retention_ms.as_bytes(),
                     now_ms.as_bytes(),
                     default_ms.as_bytes(),
+                    margin_ms.as_bytes(),
                 ],
             )
             .await
@@ -405,201 +370,6 @@ fn versioned(stored: Bytes) -> Result<Versioned, StoreError> {
         version: u64::from_be_bytes(*version),
         value: Some(stored.slice(8..)),
     })
-}
-
-/// A member of the outbox: row id, length of lane, lane, message.
-fn outbox_row(member: &[u8]) -> Result<OutboxRow, StoreError> {
-    let cut_short = || broken(damaged("outgoing message", "it is cut short"));
-    let (id, rest) = parse_row_id(member).ok_or_else(cut_short)?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(cut_short)?;
-    let blob = usize::try_from(u32::from_be_bytes(*length))
-        .ok()
-        .and_then(|lane| rest.get(lane..))
-        .ok_or_else(cut_short)?;
-    let row: OutboxRow = decoded("outgoing message", blob)?;
-    Ok(OutboxRow { id, ..row })
-}
-
-#[async_trait]
-impl Admin for RedisStore {
-    async fn list_state(
-        &self,
-        namespace: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<StateEntry>, StoreError> {
-        let first = match after {
-            Some(after) if after >= prefix => bound(b'(', &[after.as_bytes()]),
-            _ => bound(b'[', &[prefix.as_bytes()]),
-        };
-        let mut ask = redis::cmd("ZRANGEBYLEX");
-        ask.arg(self.keys.names(namespace))
-            .arg(first)
-            // No name holds this byte, as it is in no UTF-8 text.
-            .arg(bound(b'(', &[prefix.as_bytes(), &[0xff]]))
-            .arg("LIMIT")
-            .arg(0)
-            .arg(i64::try_from(limit).unwrap_or(i64::MAX));
-        let names: Vec<String> = self.client.look_up(&ask).await?;
-        let keys: Vec<_> = names
-            .iter()
-            .map(|name| StateKey {
-                namespace: namespace.into(),
-                name: name.as_str().into(),
-            })
-            .collect();
-        let values = self.read(&keys).await?;
-        let entries = names.into_iter().zip(values).filter_map(|(name, stored)| {
-            stored.value.map(|value| StateEntry {
-                name,
-                version: stored.version,
-                value,
-            })
-        });
-        Ok(entries.collect())
-    }
-
-    async fn record(
-        &self,
-        record: &RecordId,
-    ) -> Result<(RecordState, Option<ParkedRow>), StoreError> {
-        let mut ask = redis::pipe();
-        self.ask_era(&mut ask, &record.plugin);
-        ask.cmd("GET").arg(self.keys.record(record));
-        let mut answers = self.client.look_up_all(&ask).await?.into_iter();
-        let era = next_era(&mut answers)?;
-        let Some(stored) = next::<Option<Bytes>>(&mut answers)? else {
-            return Ok((RecordState::Absent, None));
-        };
-        let stored = Stored::parse(&stored).map_err(broken)?;
-        let state = stored.state(era.visible_ms).map_err(broken)?;
-        Ok((state, stored.row().map_err(broken)?))
-    }
-
-    async fn list_dead(
-        &self,
-        plugin: Option<&PluginName>,
-        after: Option<&DeadLetterId>,
-        limit: usize,
-    ) -> Result<Vec<DeadLetter>, StoreError> {
-        const PAGE: usize = 200;
-        let mut first = match after {
-            Some(after) => bound(b'(', &[after.as_str().as_bytes()]),
-            None => b"-".to_vec(),
-        };
-        let mut letters = Vec::new();
-        while letters.len() < limit {
-            let mut ask = redis::cmd("ZRANGEBYLEX");
-            ask.arg(self.keys.dead_ids()).arg(&first).arg("+");
-            ask.arg("LIMIT").arg(0).arg(PAGE);
-            let ids: Vec<String> = self.client.look_up(&ask).await?;
-            let Some(last) = ids.last() else { break };
-            first = bound(b'(', &[last.as_bytes()]);
-            let mut ask = redis::cmd("HMGET");
-            ask.arg(self.keys.dead()).arg(&ids);
-            let blobs: Vec<Option<Bytes>> = self.client.look_up(&ask).await?;
-            for blob in blobs.iter().flatten() {
-                let letter: DeadLetter = decoded("dead letter", blob)?;
-                if plugin.is_none_or(|plugin| letter.plugin == *plugin) {
-                    letters.push(letter);
-                }
-            }
-        }
-        letters.truncate(limit);
-        Ok(letters)
-    }
-
-    async fn dead(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, StoreError> {
-        let mut ask = redis::cmd("HGET");
-        ask.arg(self.keys.dead()).arg(id.as_str());
-        let blob: Option<Bytes> = self.client.look_up(&ask).await?;
-        blob.map(|blob| decoded("dead letter", &blob)).transpose()
-    }
-
-    async fn replay(&self, id: &DeadLetterId, now_ms: u64) -> Result<bool, StoreError> {
-        let Some(letter) = self.dead(id).await? else {
-            return Ok(false);
-        };
-        let Some(record) = &letter.record else {
-            return Ok(false);
-        };
-        // The fingerprint that counts is the record's.
-        let fingerprint = semel_core::Fingerprint::from_bytes([0; 16]);
-        let row = encode(&ParkedRow::replayed(record, fingerprint, &letter, now_ms));
-        let due = latest(now_ms);
-        let due_text = due.to_string();
-        let keys = [
-            self.keys.sequence(),
-            self.keys.counts(),
-            self.keys.dead(),
-            self.keys.dead_ids(),
-            self.keys.record(record),
-            self.keys.due(&record.plugin),
-        ];
-        let args: [&[u8]; 6] = [
-            id.as_str().as_bytes(),
-            record.plugin.as_str().as_bytes(),
-            record.key.as_bytes(),
-            due_text.as_bytes(),
-            &due.to_be_bytes(),
-            &row,
-        ];
-        let replayed: u64 = self.client.run(&self.replay, &keys, &args).await?;
-        Ok(replayed == 1)
-    }
-
-    async fn drop_dead(&self, id: &DeadLetterId) -> Result<bool, StoreError> {
-        let mut write = redis::pipe();
-        write.cmd("HDEL").arg(self.keys.dead()).arg(id.as_str());
-        write.cmd("ZREM").arg(self.keys.dead_ids()).arg(id.as_str());
-        let gone: u64 = next(&mut self.client.change(&write).await?.into_iter())?;
-        Ok(gone == 1)
-    }
-
-    async fn stats(&self, plugin: &PluginName) -> Result<StoreStats, StoreError> {
-        let mut ask = redis::pipe();
-        self.ask_era(&mut ask, plugin);
-        ask.cmd("ZCARD").arg(self.keys.outbox());
-        let mut answers = self.client.look_up_all(&ask).await?.into_iter();
-        let era = next_era(&mut answers)?;
-        let outbox = next(&mut answers)?;
-        let mut done = std::collections::HashSet::new();
-        let mut cursor = 0;
-        loop {
-            let mut ask = redis::cmd("SCAN");
-            ask.arg(cursor)
-                .arg("MATCH")
-                .arg(self.keys.records_of(plugin))
-                .arg("COUNT")
-                .arg(1_000);
-            let (at, keys): (u64, Vec<Bytes>) = self.client.look_up(&ask).await?;
-            let mut ask = redis::pipe();
-            for key in &keys {
-                // All of a done record but its reply.
-                ask.cmd("GETRANGE").arg(&key[..]).arg(0).arg(48);
-            }
-            if !keys.is_empty() {
-                // A scan may give a key twice.
-                for (key, record) in keys.into_iter().zip(self.client.look_up_all(&ask).await?) {
-                    let record = Bytes::from_redis_value(record).unwrap_or_default();
-                    if Stored::parse(&record).is_ok_and(|record| record.is_done(era.visible_ms)) {
-                        done.insert(key);
-                    }
-                }
-            }
-            cursor = at;
-            if cursor == 0 {
-                break;
-            }
-        }
-        Ok(StoreStats {
-            done: done.len() as u64,
-            parked: self.parked(plugin).await?.0,
-            dead: self.list_dead(Some(plugin), None, usize::MAX).await?.len() as u64,
-            outbox,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,11 @@ pub(crate) struct Arguments {
     topics: Option<Vec<String>>,
     key: Option<String>,
     order_by: Option<String>,
+    version: Option<String>,
+    entity: Option<String>,
+    gap: Option<String>,
+    gap_timeout: Option<String>,
+    first_version: Option<u64>,
     retention: Option<String>,
 }
 
@@ -26,15 +31,22 @@ impl Arguments {
         let texts = [
             ("semel", Some("0.1")),
             ("name", Some(name)),
-            ("version", Some(version)),
+            ("plugin-version", Some(version)),
             ("key", self.key.as_deref()),
             ("order-by", self.order_by.as_deref()),
+            ("version", self.version.as_deref()),
+            ("entity", self.entity.as_deref()),
+            ("gap", self.gap.as_deref()),
+            ("gap-timeout", self.gap_timeout.as_deref()),
             ("retention", self.retention.as_deref()),
         ];
         let mut manifest: Map<String, Value> = texts
             .into_iter()
             .filter_map(|(field, text)| Some((field.to_owned(), text?.into())))
             .collect();
+        if let Some(first) = self.first_version {
+            manifest.insert("first-version".to_owned(), first.into());
+        }
         if let Some(topics) = &self.topics {
             manifest.insert("topics".to_owned(), topics.clone().into());
         }
@@ -68,6 +80,23 @@ impl Arguments {
                 text(argument, "json:/user", key::check)?,
                 argument,
             ),
+            "version" => once(
+                &mut self.version,
+                text(argument, "json:/version", key::check_single)?,
+                argument,
+            ),
+            "entity" => once(
+                &mut self.entity,
+                text(argument, "json:/account_id", key::check)?,
+                argument,
+            ),
+            "gap" => once(&mut self.gap, text(argument, "wait", check_gap)?, argument),
+            "gap_timeout" => once(
+                &mut self.gap_timeout,
+                text(argument, "30s", check_duration)?,
+                argument,
+            ),
+            "first_version" => once(&mut self.first_version, number(argument)?, argument),
             "retention" => once(
                 &mut self.retention,
                 text(argument, "7d", check_duration)?,
@@ -75,9 +104,37 @@ impl Arguments {
             ),
             _ => Err(syn::Error::new_spanned(
                 &argument.path,
-                "unknown argument: a handler knows `topics`, `key`, `order_by`, `retention` and `name`",
+                "unknown argument: a handler knows `topics`, `key`, `order_by`, `version`, `entity`, `gap`, `gap_timeout`, `first_version`, `retention` and `name`",
             )),
         }
+    }
+
+    /// What is wrong between arguments that are right by themselves.
+    fn contradiction(&self) -> Option<&'static str> {
+        let versions = self.version.is_some();
+        let of_versions = self.entity.is_some()
+            || self.gap.is_some()
+            || self.gap_timeout.is_some()
+            || self.first_version.is_some();
+        if versions && self.entity.is_none() {
+            return Some("`version` needs `entity`: of what are the messages versions?");
+        }
+        if !versions && of_versions {
+            return Some(
+                "`entity`, `gap`, `gap_timeout` and `first_version` mean nothing without `version`",
+            );
+        }
+        if versions && self.key == self.entity {
+            return Some(
+                "`key` and `entity` are the same, so that all versions would be one message: join the version to the key, such as \"json:/account_id + json:/version\"",
+            );
+        }
+        if self.gap.as_deref() == Some("wait") && self.order_by.is_some() {
+            return Some(
+                "`gap = \"wait\"` and `order_by` contradict each other: the one takes messages in the order of their versions, the other in the order of their arrival",
+            );
+        }
+        None
     }
 }
 
@@ -92,6 +149,9 @@ impl Parse for Arguments {
                     None => errors = Some(error),
                 }
             }
+        }
+        if let (None, Some(reason)) = (&errors, arguments.contradiction()) {
+            errors = Some(syn::Error::new(Span::call_site(), reason));
         }
         errors.map_or(Ok(arguments), Err)
     }
@@ -120,6 +180,18 @@ fn text(
         Ok(()) => Ok(literal.value()),
         Err(reason) => Err(syn::Error::new(literal.span(), reason)),
     }
+}
+
+/// A number that is not negative.
+fn number(argument: &MetaNameValue) -> syn::Result<u64> {
+    let number = match &argument.value {
+        Expr::Lit(ExprLit {
+            lit: Lit::Int(literal),
+            ..
+        }) => literal.base10_parse().ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| syn::Error::new_spanned(&argument.value, "expected a number such as 1"))
 }
 
 /// A list of topics.
@@ -166,6 +238,15 @@ fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
+fn check_gap(text: &str) -> Result<(), String> {
+    match text {
+        "skip" | "wait" => Ok(()),
+        other => Err(format!(
+            "`{other}` is neither `skip`, which handles a message that skips versions, nor `wait`, which keeps it until those before it have come"
+        )),
+    }
+}
+
 fn check_duration(text: &str) -> Result<(), String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let unit = ["ms", "s", "m", "h", "d"].contains(&&text[digits..]);
@@ -199,19 +280,24 @@ mod tests {
     #[test]
     fn the_manifest_holds_what_was_said_and_nothing_else() {
         let all = r#"topics = ["orders", "returns"], key = "json:/order_id",
-            order_by = "json:/user", retention = "7d", name = "shop.points","#;
+            order_by = "json:/user", version = "json:/version", entity = "json:/user + json:/shop",
+            gap = "skip", gap_timeout = "1m", first_version = 1, retention = "7d",
+            name = "shop.points","#;
         let manifest = parse(all).unwrap().manifest("points", "1.2.3").unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         let expected = serde_json::json!({
-            "semel": "0.1", "name": "shop.points", "version": "1.2.3",
+            "semel": "0.1", "name": "shop.points", "plugin-version": "1.2.3",
             "topics": ["orders", "returns"], "key": "json:/order_id",
-            "order-by": "json:/user", "retention": "7d",
+            "order-by": "json:/user", "version": "json:/version",
+            "entity": "json:/user + json:/shop", "gap": "skip", "gap-timeout": "1m",
+            "first-version": 1, "retention": "7d",
         });
         assert_eq!(manifest, expected);
 
         let manifest = parse("").unwrap().manifest("points", "1.2.3").unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
-        let expected = serde_json::json!({ "semel": "0.1", "name": "points", "version": "1.2.3" });
+        let expected =
+            serde_json::json!({ "semel": "0.1", "name": "points", "plugin-version": "1.2.3" });
         assert_eq!(manifest, expected);
     }
 
@@ -230,6 +316,22 @@ mod tests {
             (r#"retention = "d""#, "no duration"),
             (r#"name = "my plugin""#, "not 1 to 64"),
             (r#"key = "id", key = "keys""#, "given twice"),
+            (
+                r#"version = "json:/a + json:/b", entity = "id""#,
+                "several terms",
+            ),
+            (r#"version = "json:/version""#, "needs `entity`"),
+            (r#"gap = "wait""#, "nothing without `version`"),
+            ("first_version = -1", "expected a number"),
+            (r#"gap = "stop""#, "neither `skip`"),
+            (
+                r#"key = "json:/a", entity = "json:/a", version = "json:/v""#,
+                "join the version to the key",
+            ),
+            (
+                r#"entity = "json:/a", version = "json:/v", gap = "wait", order_by = "json:/a""#,
+                "contradict each other",
+            ),
         ] {
             let errors = parse(bad).unwrap_err();
             assert!(errors[0].contains(why), "{bad}: {errors:?}");

@@ -8,6 +8,16 @@ pub(crate) fn check(expression: &str) -> Result<(), String> {
         .try_for_each(check_term)
 }
 
+/// The same for an expression that is to find one text, as it stands in the message.
+pub(crate) fn check_single(expression: &str) -> Result<(), String> {
+    match expression.contains(" + ") {
+        true => Err(format!(
+            "`{expression}` has several terms, which make no number: give the one where it stands"
+        )),
+        false => check(expression),
+    }
+}
+
 fn check_term(term: &str) -> Result<(), String> {
     // To the host a `+` without spaces is part of a name.
     let joined = ["id", "keys", "header:", "json:"]

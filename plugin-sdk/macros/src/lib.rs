@@ -27,11 +27,15 @@ use proc_macro::TokenStream;
 /// | `topics` | the topics to handle, such as `["orders"]` | the operator must say |
 /// | `key` | where the business key stands: effects happen once per key | the source's message id, which a producer's resend changes |
 /// | `order_by` | where the lane stands: messages of one lane take effect in order | messages run in any order |
+/// | `version`, `entity` | where a version number stands, and the thing of which messages are versions: one that is not newer than what was applied has no effects | messages have no versions |
+/// | `gap` | what becomes of a message that skips versions: it is handled (`"skip"`) or waits for those before it (`"wait"`) | `"skip"` |
+/// | `gap_timeout` | how long it waits at most | `"30s"` |
+/// | `first_version` | the version that an entity begins with, such as `1`; those after it wait for it | whichever comes first |
 /// | `retention` | how long a key is remembered, such as `"7d"` (`ms`, `s`, `m`, `h`, `d`) | the host's default |
 /// | `name` | the plugin's name | the crate's name |
 ///
-/// `key` and `order_by` are `id`, `keys`, `header:NAME`, `json:/pointer` (RFC 6901), or
-/// several of these joined by ` + `.
+/// `key`, `order_by`, `version` and `entity` are `id`, `keys`, `header:NAME`, `json:/pointer` (RFC 6901), or
+/// several of these joined by ` + `. The version is one of them alone.
 ///
 /// The function stays callable. A type of the same name stands beside it, for the test
 /// harness: `semel::testing::Harness::new::<grant_points>()`.

@@ -24,6 +24,8 @@ pub struct Harness {
     published: Vec<Published>,
     log: Vec<LogLine>,
     records: HashMap<Vec<u8>, Record>,
+    /// The version last applied of each entity.
+    versions: HashMap<String, u64>,
     /// Keys of parked messages, in the order of their arrival.
     parked: Vec<Vec<u8>>,
     received: u64,
@@ -63,6 +65,10 @@ struct Manifest {
     topics: Option<Vec<String>>,
     key: Option<String>,
     order_by: Option<String>,
+    version: Option<String>,
+    entity: Option<String>,
+    gap: Option<String>,
+    first_version: Option<u64>,
 }
 
 /// What the harness remembers of a key.
@@ -70,8 +76,26 @@ struct Manifest {
 struct Record {
     /// The message that came first.
     message: Message,
+    revision: Option<Revision>,
+    /// Whether it waits for the versions before it.
+    waits: bool,
     /// What its run replied.
     reply: Option<Vec<u8>>,
+}
+
+/// A message's entity and its version.
+#[derive(Clone, Debug)]
+struct Revision {
+    entity: String,
+    number: u64,
+}
+
+/// Whether a message may be handled.
+enum Turn {
+    Now,
+    Stale,
+    /// This version comes first.
+    Early(u64),
 }
 
 impl Harness {
@@ -90,6 +114,7 @@ impl Harness {
             published: Vec::new(),
             log: Vec::new(),
             records: HashMap::new(),
+            versions: HashMap::new(),
             parked: Vec::new(),
             received: 0,
         }
@@ -145,12 +170,12 @@ impl Harness {
     /// If the handler panics.
     pub fn deliver_message(&mut self, incoming: Incoming) -> Outcome {
         self.received += 1;
-        let message = match self.admit(incoming) {
-            Ok(message) => message,
+        let (message, revision) = match self.admit(incoming) {
+            Ok(admitted) => admitted,
             Err(reason) => return Outcome::Refused { reason },
         };
         match self.records.get(&message.key) {
-            None => self.run(message),
+            None => self.decide(message, revision, true),
             Some(record) if record.message.body == message.body => Outcome::Duplicate {
                 reply: record.reply.clone(),
             },
@@ -176,22 +201,23 @@ impl Harness {
         lines.lines().enumerate().map(deliver).collect()
     }
 
-    /// Runs every parked message again, however long it asked to wait.
+    /// Runs every parked message again, however long it asked to wait. Those that wait for the
+    /// versions before them have waited long enough, and go in the order of their versions.
     ///
     /// # Panics
     /// If the handler panics.
     pub fn retry_parked(&mut self) -> Vec<Outcome> {
         let parked = std::mem::take(&mut self.parked);
-        let messages: Vec<Message> = parked
+        let mut records: Vec<Record> = parked
             .iter()
             .filter_map(|key| self.records.remove(key))
-            .map(|record| record.message)
             .collect();
-        let again = |message: Message| {
-            let attempt = message.attempt + 1;
-            self.run(Message { attempt, ..message })
+        records.sort_by_key(|record| record.revision.as_ref().map(|revision| revision.number));
+        let again = |mut record: Record| {
+            record.message.attempt += u32::from(!record.waits);
+            self.decide(record.message, record.revision, false)
         };
-        messages.into_iter().map(again).collect()
+        records.into_iter().map(again).collect()
     }
 
     /// The value under a name of the state, if there is one.
@@ -230,7 +256,7 @@ impl Harness {
     }
 
     /// The message as the handler will see it, or why it never will.
-    fn admit(&self, incoming: Incoming) -> Result<Message, String> {
+    fn admit(&self, incoming: Incoming) -> Result<(Message, Option<Revision>), String> {
         let topics = self.manifest.topics.as_deref().unwrap_or_default();
         let topic = match (&incoming.topic, topics) {
             (Some(topic), []) => topic,
@@ -246,11 +272,18 @@ impl Harness {
         let id = incoming.id.clone();
         let id = id.unwrap_or_else(|| format!("message-{}", self.received));
         let expression = self.manifest.key.as_deref().unwrap_or("id");
-        let key = key::evaluate(expression, &incoming, &id)?;
+        let key = key::evaluate(expression, &incoming, &id)?.into_bytes();
         if let Some(expression) = &self.manifest.order_by {
             key::evaluate(expression, &incoming, &id)?;
         }
-        Ok(Message {
+        let revision = match (&self.manifest.entity, &self.manifest.version) {
+            (Some(entity), Some(version)) => Some(Revision {
+                entity: key::evaluate(entity, &incoming, &id)?,
+                number: key::evaluate_version(version, &incoming, &id)?,
+            }),
+            _ => None,
+        };
+        let message = Message {
             id,
             key,
             topic: topic.clone(),
@@ -258,11 +291,57 @@ impl Harness {
             body: incoming.body,
             timestamp_ms: incoming.timestamp_ms,
             attempt: incoming.attempt,
-        })
+        };
+        Ok((message, revision))
     }
 
-    /// Runs the handler, and keeps its effects if it succeeds.
-    fn run(&mut self, message: Message) -> Outcome {
+    /// Runs the handler if it is the message's turn. `patient` messages wait for the versions
+    /// before them.
+    fn decide(&mut self, message: Message, revision: Option<Revision>, patient: bool) -> Outcome {
+        let turn = revision
+            .as_ref()
+            .map_or(Turn::Now, |revision| self.turn(revision, patient));
+        let (outcome, reply) = match turn {
+            Turn::Now => self.run(&message),
+            Turn::Stale => (Outcome::Stale, None),
+            Turn::Early(next) => {
+                let reason = format!("waits for version {next}");
+                let after = None;
+                (Outcome::Parked { reason, after }, None)
+            }
+        };
+        if outcome.is_parked() {
+            self.parked.push(message.key.clone());
+        }
+        if let (true, Some(revision)) = (outcome.is_applied(), &revision) {
+            self.versions
+                .insert(revision.entity.clone(), revision.number);
+        }
+        let record = Record {
+            revision,
+            waits: matches!(turn, Turn::Early(_)),
+            reply,
+            message,
+        };
+        self.records.insert(record.message.key.clone(), record);
+        outcome
+    }
+
+    fn turn(&self, revision: &Revision, patient: bool) -> Turn {
+        let last = self.versions.get(&revision.entity).copied();
+        if last.is_some_and(|last| revision.number <= last) {
+            return Turn::Stale;
+        }
+        let next = last.map(|last| last + 1).or(self.manifest.first_version);
+        let waits = patient && self.manifest.gap.as_deref() == Some("wait");
+        match next {
+            Some(next) if waits && revision.number > next => Turn::Early(next),
+            _ => Turn::Now,
+        }
+    }
+
+    /// Runs the handler, and keeps its effects if it succeeds. Gives the reply as well.
+    fn run(&mut self, message: &Message) -> (Outcome, Option<Vec<u8>>) {
         let run = Rc::new(RefCell::new(Run {
             record: format!("{}/{}", self.manifest.name, message.key.escape_ascii()),
             state: self.state.clone(),
@@ -292,25 +371,17 @@ impl Harness {
             }),
             (returned, _) => returned,
         };
-        let (outcome, reply) = match returned {
+        match returned {
             Ok(reply) => {
                 self.state = run.state;
                 self.published.append(&mut run.published);
-                (
-                    Outcome::Applied {
-                        reply: reply.clone(),
-                    },
-                    reply,
-                )
+                let outcome = Outcome::Applied {
+                    reply: reply.clone(),
+                };
+                (outcome, reply)
             }
             Err(outcome) => (outcome, None),
-        };
-        if outcome.is_parked() {
-            self.parked.push(message.key.clone());
         }
-        self.records
-            .insert(message.key.clone(), Record { message, reply });
-        outcome
     }
 }
 

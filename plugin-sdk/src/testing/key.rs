@@ -11,7 +11,7 @@ const MAX_KEY_BYTES: usize = 1024;
 
 /// The key that an expression finds in a message, or why there is none. The attribute checked
 /// the expression's syntax.
-pub(super) fn evaluate(expression: &str, message: &Incoming, id: &str) -> Result<Vec<u8>, String> {
+pub(super) fn evaluate(expression: &str, message: &Incoming, id: &str) -> Result<String, String> {
     let terms: Vec<&str> = expression.split(" + ").map(str::trim).collect();
     let mut key = String::new();
     for term in &terms {
@@ -29,11 +29,27 @@ pub(super) fn evaluate(expression: &str, message: &Incoming, id: &str) -> Result
         key.push_str(&text);
     }
     match key.len() {
-        ..=MAX_KEY_BYTES => Ok(key.into_bytes()),
+        ..=MAX_KEY_BYTES => Ok(key),
         bytes => Err(format!(
             "the key has {bytes} bytes, {MAX_KEY_BYTES} are allowed"
         )),
     }
+}
+
+/// The version that an expression finds in a message, or why there is none.
+pub(super) fn evaluate_version(
+    expression: &str,
+    message: &Incoming,
+    id: &str,
+) -> Result<u64, String> {
+    let text = evaluate(expression, message, id)?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
+        format!(
+            "the version `{text}` is no whole number from 0 to {}",
+            u64::MAX
+        )
+    })
 }
 
 fn find(term: &str, message: &Incoming, id: &str) -> Result<Option<String>, String> {
@@ -111,8 +127,7 @@ mod tests {
 
     fn key(expression: &str, body: &str) -> Result<String, String> {
         let message = Incoming::new(body).key("k1").header("tenant", "t");
-        let key = evaluate(expression, &message, "m-1")?;
-        Ok(String::from_utf8(key).unwrap())
+        evaluate(expression, &message, "m-1")
     }
 
     #[test]

@@ -15,7 +15,10 @@ pub enum Outcome {
         /// What the first run replied, if it succeeded.
         reply: Option<Vec<u8>>,
     },
-    /// The handler asked to be run again: the message is parked, nothing counts.
+    /// A version that is as new or newer was applied: the handler did not run.
+    Stale,
+    /// The handler asked to be run again, or versions before this one are missing: the message
+    /// is parked, nothing counts.
     Parked {
         /// Why.
         reason: String,
@@ -28,8 +31,8 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
-    /// The message never got to the handler, and is a dead letter: it has no key or lane, its
-    /// topic is not the handler's, or its key was seen with another body.
+    /// The message never got to the handler, and is a dead letter: it has no key, lane or
+    /// version, its topic is not the handler's, or its key was seen with another body.
     Refused {
         /// Why.
         reason: String,
@@ -45,6 +48,11 @@ impl Outcome {
     /// Whether the key was seen before.
     pub fn is_duplicate(&self) -> bool {
         matches!(self, Self::Duplicate { .. })
+    }
+
+    /// Whether a version that is as new or newer was applied.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Stale)
     }
 
     /// Whether the message is parked.

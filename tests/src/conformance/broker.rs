@@ -33,6 +33,7 @@ pub fn row(number: u64, lane: Option<&str>) -> OutboxRow {
             version: number + 1,
             ordinal: 0,
         },
+        plugin: plugin.clone(),
         message_id: MessageId::derive(&record, 0),
         lane: lane.map(|lane| OutboxLane {
             plugin,

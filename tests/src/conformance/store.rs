@@ -12,12 +12,14 @@
 pub mod build;
 pub mod concurrency;
 pub mod dead;
+pub mod fences;
 pub mod keys;
 pub mod lanes;
 pub mod model;
 pub mod outbox;
 pub mod parked;
 pub mod records;
+pub mod refused;
 pub mod retention;
 pub mod state;
 
@@ -53,6 +55,7 @@ macro_rules! store_conformance {
                 parking_behind_is_not_tested, a_row_behind_is_not_due,
                 the_next_in_lane_becomes_due, an_earlier_row_takes_the_lead,
                 a_parked_run_holds_its_lane_in_the_batch,
+                waiting_never_overtakes_in_the_batch,
                 a_refused_run_holds_its_lane_in_the_batch,
                 duplicates_and_dead_letters_let_the_lane_go_on, a_dead_letter_frees_its_lane,
                 a_held_lane_still_tells_duplicates;
@@ -66,7 +69,16 @@ macro_rules! store_conformance {
                 state_is_listed_in_order, large_values;
             outbox: rows_come_in_order, rows_of_a_lane, a_delayed_message_has_no_lane,
                 confirming_twice_changes_nothing, clear_unless_an_older_row_waits,
-                rows_are_read_as_written, scans_are_limited;
+                rows_are_read_as_written, rows_know_their_plugin, scans_are_limited,
+                the_length_is_exact;
+            refused: a_refused_row_becomes_a_letter, a_row_that_is_gone_makes_no_letter,
+                a_refused_row_frees_its_lane, a_replayed_row_takes_its_old_place,
+                a_replayed_row_is_as_it_was, a_dropped_letter_stays_unpublished,
+                row_and_letter_change_places_at_once;
+            fences: a_fenced_run_is_refused, a_fence_holds_for_every_verdict,
+                the_run_that_did_it_is_known, only_the_run_that_did_it_is_done,
+                a_fence_concerns_one_run_of_a_batch, fence_and_commit_decide_one_way,
+                expiry_lifts_no_fence;
             dead: burying_twice_changes_nothing, a_letter_is_read_as_written, letters_are_listed,
                 replay_parks_again, replay_needs_a_record, a_replayed_message_can_be_handled,
                 a_replay_survives_the_commit_that_buried, a_dropped_letter_leaves_its_record,

@@ -2,23 +2,29 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+
+use crate::child::{Process, bound_command};
 
 /// How long a server may take to load its data and answer.
 const START: Duration = Duration::from_secs(20);
 
-/// A server on a free port of 127.0.0.1, with a directory of its own. Stopped when dropped.
+/// A server on a free port of 127.0.0.1, with a directory of its own. It stops when it is
+/// dropped, and also when the process that started it dies.
 #[derive(Debug)]
 pub struct RedisServer {
+    // Dropped before its directory.
+    process: Option<Process>,
     directory: TempDir,
     port: u16,
     options: Vec<String>,
-    process: Option<Child>,
 }
 
 impl RedisServer {
@@ -35,10 +41,10 @@ impl RedisServer {
     /// Starts one with more options, such as `["--maxmemory-policy", "allkeys-lru"]`.
     pub async fn start_with(options: &[&str]) -> Result<Self> {
         let mut server = Self {
+            process: None,
             directory: tempfile::tempdir()?,
             port: free_port()?,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
-            process: None,
         };
         server.restart().await?;
         Ok(server)
@@ -52,7 +58,8 @@ impl RedisServer {
              `apt-get install redis-server`",
         )?;
         let log = std::fs::File::create(self.directory.path().join("log"))?;
-        let process = Command::new(program)
+        let mut command = bound_command(&program);
+        command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--save", "", "--appendonly", "yes"])
             .args(["--maxmemory-policy", "noeviction", "--daemonize", "no"])
@@ -61,39 +68,30 @@ impl RedisServer {
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("redis-server does not start")?;
-        self.process = Some(process);
+            .stderr(log);
+        self.process = Some(Process::start(command)?);
         self.wait_until_ready().await
     }
 
     /// Kills it at once, as a power cut would (but for what the system has not written yet).
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // It may have ended by itself; either way it is gone after.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        // Dropped, it is killed.
+        self.process = None;
     }
 
     /// Lets it stand still, so that it answers nothing and keeps its connections.
     pub fn pause(&self) -> Result<()> {
-        self.signal("-STOP")
+        self.signal(Signal::STOP)
     }
 
     /// Lets it go on.
     pub fn resume(&self) -> Result<()> {
-        self.signal("-CONT")
+        self.signal(Signal::CONT)
     }
 
-    fn signal(&self, signal: &str) -> Result<()> {
-        let pid = self.pid().context("the server does not run")?;
-        let status = Command::new("kill")
-            .args([signal, &pid.to_string()])
-            .status()?;
-        ensure!(status.success(), "kill {signal} {pid} failed");
-        Ok(())
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.process.as_ref();
+        process.context("the server does not run")?.signal(signal)
     }
 
     /// Where it listens, as a store URL.
@@ -108,7 +106,18 @@ impl RedisServer {
 
     /// The process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Child::id)
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Sends a command as a line, and gives the first line of the answer, such as `:1`.
+    pub async fn ask(&self, command: &str) -> Result<String> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await?);
+        stream
+            .write_all(format!("{command}\r\n").as_bytes())
+            .await?;
+        let mut answer = String::new();
+        stream.read_line(&mut answer).await?;
+        Ok(answer.trim_end().to_owned())
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
@@ -118,7 +127,7 @@ impl RedisServer {
                 return Ok(());
             }
             let process = self.process.as_mut().context("it was not started")?;
-            let ended = process.try_wait()?;
+            let ended = process.ended()?;
             if ended.is_some() || Instant::now() > until {
                 let log = std::fs::read_to_string(self.directory.path().join("log"))?;
                 bail!("redis-server is not ready ({ended:?}):\n{log}");
@@ -128,20 +137,7 @@ impl RedisServer {
     }
 
     async fn answers(&self) -> bool {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)).await else {
-            return false;
-        };
-        let mut pong = [0; 7];
-        stream.write_all(b"PING\r\n").await.is_ok()
-            && stream.read_exact(&mut pong).await.is_ok()
-            && &pong == b"+PONG\r\n"
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.kill();
+        self.ask("PING").await.is_ok_and(|answer| answer == "+PONG")
     }
 }
 

@@ -33,6 +33,7 @@ const REQUEST: Duration = Duration::from_secs(10);
 pub struct RocketMq {
     home: TempDir,
     jars: PathBuf,
+    settings: String,
     name_server_port: u16,
     broker_port: u16,
     name_server: Option<Process>,
@@ -42,12 +43,18 @@ pub struct RocketMq {
 impl RocketMq {
     /// Starts a cluster and waits until it is up.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more lines for the broker's configuration; they come last and so prevail.
+    pub async fn start_with(settings: &[&str]) -> Result<Self> {
         let jars = jars()?;
         remove_leftovers();
         let home = TempDir::with_prefix(format!("{PREFIX}{}-", process::id()))?;
         let mut cluster = Self {
             home,
             jars,
+            settings: settings.join("\n"),
             name_server_port: 0,
             broker_port: 0,
             name_server: None,
@@ -90,14 +97,57 @@ impl RocketMq {
         children.into_iter().flatten().map(Process::id).collect()
     }
 
+    /// The broker's port.
+    pub fn broker_port(&self) -> u16 {
+        self.broker_port
+    }
+
+    /// The offset behind the last message of a queue.
+    pub fn end_of(&self, topic: &str, queue: u32) -> Result<u64> {
+        let fields = json!({ "topic": topic, "queueId": queue.to_string() });
+        offset(&request(self.broker_port, GET_MAX_OFFSET, &fields)?)
+    }
+
+    /// How many messages a topic of so many queues has.
+    pub fn stored(&self, topic: &str, queues: u32) -> Result<usize> {
+        let ends = (0..queues).map(|queue| self.end_of(topic, queue));
+        let stored: u64 = ends.sum::<Result<_>>()?;
+        Ok(usize::try_from(stored)?)
+    }
+
+    /// The offset that a group consumes next of a queue; none before it committed any.
+    pub fn committed(&self, group: &str, topic: &str, queue: u32) -> Result<Option<u64>> {
+        let fields = json!({
+            "consumerGroup": group,
+            "topic": topic,
+            "queueId": queue.to_string(),
+            // A group that is new is not to look like one at the queue's start.
+            "setZeroIfNotFound": "false",
+        });
+        let answer = answer(self.broker_port, QUERY_CONSUMER_OFFSET, &fields)?;
+        match answer["code"].as_i64() {
+            Some(QUERY_NOT_FOUND) => Ok(None),
+            _ => offset(&succeeded(answer)?).map(Some),
+        }
+    }
+
     /// Creates a topic and waits until clients can find it.
     pub async fn create_topic(&self, topic: &str, queues: u32) -> Result<()> {
+        self.set_topic(topic, queues, READ_AND_WRITE).await
+    }
+
+    /// Lets nobody write to a topic any more.
+    pub async fn forbid_writing(&self, topic: &str, queues: u32) -> Result<()> {
+        self.set_topic(topic, queues, READ).await
+    }
+
+    async fn set_topic(&self, topic: &str, queues: u32, permission: u8) -> Result<()> {
         let fields = json!({
             "topic": topic,
             "defaultTopic": "TBW102",
             "readQueueNums": queues.to_string(),
             "writeQueueNums": queues.to_string(),
-            "perm": "6",
+            "perm": permission.to_string(),
             "topicFilterType": "SINGLE_TAG",
             "topicSysFlag": "0",
             "order": "false",
@@ -112,13 +162,20 @@ impl RocketMq {
             })
             .await?;
             match result {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
                     return Err(error.context(format!("creating the topic {topic}")));
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
+    }
+
+    /// Deletes a topic from the broker. Clients that know it find out when they use it.
+    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
+        let (broker, fields) = (self.broker_port, json!({ "topic": topic }));
+        let deleted = move || request(broker, DELETE_TOPIC_IN_BROKER, &fields);
+        tokio::task::spawn_blocking(deleted).await?.map(drop)
     }
 
     /// Kills both processes with SIGKILL.
@@ -138,6 +195,7 @@ impl RocketMq {
             "listenPort={}\nbindAddress=127.0.0.1\n",
             self.name_server_port
         );
+        // A machine that is busy is no reason to turn messages away.
         let broker = format!(
             "brokerClusterName=semel\n\
              brokerName=broker-a\n\
@@ -156,12 +214,16 @@ impl RocketMq {
              transactionTimeOut=3000\n\
              transactionCheckInterval=2000\n\
              transactionOpBatchInterval=200\n\
-             diskMaxUsedSpaceRatio=98\n",
+             waitTimeMillsInSendQueue=5000\n\
+             osPageCacheBusyTimeOutMills=5000\n\
+             diskMaxUsedSpaceRatio=98\n\
+             {settings}\n",
             port = self.broker_port,
             fast = self.broker_port - 2,
             ha = self.broker_port + 1,
             name_server = self.name_server_port,
             store = home.join("store").display(),
+            settings = self.settings,
         );
         self.name_server = Some(self.spawn(
             "namesrv",
@@ -246,7 +308,7 @@ fn remove_leftovers() {
 }
 
 /// A port such that it and the ports at these distances from it are free.
-fn free_ports(distances: &[i32]) -> Result<u16> {
+pub fn free_ports(distances: &[i32]) -> Result<u16> {
     for _ in 0..200 {
         // Below the ports that the kernel gives to clients.
         let port: u16 = rand::random_range(20_000..32_000);
@@ -289,12 +351,39 @@ async fn wait_for_boot(home: &Path, name: &str, child: Option<&mut Process>) -> 
     }
 }
 
+const QUERY_CONSUMER_OFFSET: i32 = 14;
 const UPDATE_AND_CREATE_TOPIC: i32 = 17;
+const GET_MAX_OFFSET: i32 = 30;
 const GET_ROUTE_INFO_BY_TOPIC: i32 = 105;
+const DELETE_TOPIC_IN_BROKER: i32 = 215;
 
-/// One request in RocketMQ's remoting protocol: the length of the rest, the length of the
-/// header, the header as JSON, no body.
-fn request(port: u16, code: i32, fields: &Value) -> Result<()> {
+// A topic's permissions.
+const READ: u8 = 4;
+const READ_AND_WRITE: u8 = 6;
+
+/// The broker knows nothing of what was asked for.
+const QUERY_NOT_FOUND: i64 = 22;
+
+/// A request that must succeed.
+fn request(port: u16, code: i32, fields: &Value) -> Result<Value> {
+    succeeded(answer(port, code, fields)?)
+}
+
+fn succeeded(answer: Value) -> Result<Value> {
+    let (code, remark) = (&answer["code"], &answer["remark"]);
+    ensure!(*code == 0, "RocketMQ answers {code}: {remark}");
+    Ok(answer)
+}
+
+fn offset(answer: &Value) -> Result<u64> {
+    let offset = answer["extFields"]["offset"].as_str();
+    let offset = offset.with_context(|| format!("no offset is in {answer}"))?;
+    Ok(offset.parse()?)
+}
+
+/// One request in RocketMQ's remoting protocol, and the header of the answer. A request is the
+/// length of the rest, the length of the header, the header as JSON, no body.
+fn answer(port: u16, code: i32, fields: &Value) -> Result<Value> {
     let header = serde_json::to_vec(&json!({
         "code": code,
         "language": "JAVA",
@@ -317,12 +406,5 @@ fn request(port: u16, code: i32, fields: &Value) -> Result<()> {
     let header_length = u32::from_be_bytes([0, lengths[5], lengths[6], lengths[7]]);
     let mut header = vec![0; header_length as usize];
     stream.read_exact(&mut header)?;
-    let header: Value = serde_json::from_slice(&header)?;
-    ensure!(
-        header["code"] == 0,
-        "RocketMQ answers {}: {}",
-        header["code"],
-        header["remark"]
-    );
-    Ok(())
+    Ok(serde_json::from_slice(&header)?)
 }

@@ -2,5 +2,6 @@
 //! own.
 
 mod file;
+mod http;
 mod memory;
 mod rocketmq;

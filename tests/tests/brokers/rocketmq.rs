@@ -57,6 +57,7 @@ impl Topic {
             name_server: self.name_server.clone(),
             group: format!("{}-{group}", self.topic),
             topics: vec![self.topic.clone()],
+            redelivery: RocketMqSourceConfig::DEFAULT_REDELIVERY,
         };
         RocketMqSource::new(client, config)
     }
@@ -377,6 +378,46 @@ async fn a_missing_topic_and_a_message_too_large_are_said() -> Result<()> {
         .remove(0)
         .unwrap_err();
     assert!(error.to_string().contains("`no-such-topic`"), "{error}");
+    Ok(())
+}
+
+/// What an operator can mend is no fault of the message, which must not be buried for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_closed_or_deleted_keeps_messages_waiting() -> Result<()> {
+    let broker = RocketMq::shared().await?;
+    let (closed, deleted) = (Topic::on(broker).await?, Topic::on(broker).await?);
+    let knows_it = deleted.sink();
+    knows_it.publish(&[row(0, None)]).await.remove(0)?;
+    broker.forbid_writing(&closed.topic, QUEUES).await?;
+    broker.delete_topic(&deleted.topic).await?;
+    for (sink, what) in [
+        (closed.sink(), "no queue to write to"),
+        (knows_it, "the topic is missing"),
+    ] {
+        let result = sink.publish(&[row(1, None)]).await.remove(0);
+        let error = result.expect_err(what);
+        assert!(matches!(error, SinkError::Unavailable(_)), "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+        sink.close().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_due_in_days_is_left_to_the_relay() -> Result<()> {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let topic = Topic::shared().await?;
+    let sink = topic.sink();
+    let mut row = row(0, None);
+    for (days, delays) in [(0, true), (1, true), (3, false)] {
+        row.due_ms = SystemClock.now_ms() + days * DAY_MS;
+        assert_eq!(sink.delays(&row), delays, "in {days} days");
+    }
+    // What it says it takes, it takes.
+    row.due_ms = SystemClock.now_ms() + 2 * DAY_MS - 60_000;
+    assert!(sink.delays(&row));
+    sink.publish(&[row]).await.remove(0)?;
+    sink.close().await;
     Ok(())
 }
 

@@ -2,9 +2,11 @@
 //! that look into a store.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod retention;
 mod run;
 mod store;
 mod usage;
+mod versions;
 
 use std::time::Duration;
 

@@ -1,8 +1,12 @@
 //! Commands that look into a store, and decide about dead letters.
 
 use std::process::Stdio;
+use std::sync::Arc;
 
 use anyhow::Context;
+use semel_core::{Admin, DeadLetter, OutboxScan};
+use semel_stores::RedbStore;
+use semel_tests::conformance::store::build::{Changed, apply, done};
 
 use super::*;
 
@@ -135,6 +139,66 @@ fn dead_letters_are_replayed_and_dropped() -> Result<()> {
         "{summary}"
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn undeliverable_messages_are_shown_and_published_again() -> Result<()> {
+    let site = site(&[])?;
+    let letter = refuse_a_message(&site, r#"{"points":12}"#).await?;
+    let (id, message_id) = (letter.id.as_str(), letter.message.id.as_str());
+    let listed = ask_json(&site, "dead list --plugin points")?;
+    ensure!(
+        listed[0]["id"] == id
+            && listed[0]["cause"] == "undeliverable"
+            && listed[0]["destination"] == "points-granted"
+            && listed[0]["message_id"] == message_id,
+        "{listed:?}"
+    );
+    has(
+        &ask(&site, "dead list")?,
+        &[id, "undeliverable", "points-granted: too large"],
+    )?;
+    has(
+        &ask(&site, &format!("dead show {id}"))?,
+        &[
+            "points-granted",
+            message_id,
+            "too large",
+            r#"{"points":12}"#,
+        ],
+    )?;
+    let shown = ask_json(&site, &format!("dead show {id}"))?;
+    ensure!(
+        shown[0]["id"] == message_id
+            && shown[0]["destination"] == "points-granted"
+            && shown[0]["body"] == json!({"points": 12}),
+        "{shown:?}"
+    );
+
+    let replayed = ask_json(&site, "dead replay --all --yes")?;
+    ensure!(replayed[0]["result"] == "replayed", "{replayed:?}");
+    ensure!(ask_json(&site, "dead list")?.is_empty());
+    run(&site)?;
+    let published = json_lines(&site.read("out.jsonl")?)?;
+    ensure!(
+        published.len() == 1 && published[0]["id"] == message_id,
+        "{published:?}"
+    );
+    Ok(())
+}
+
+/// Has a message in the site's store that a broker refused.
+async fn refuse_a_message(site: &Site, body: &str) -> Result<DeadLetter> {
+    let store: Arc<dyn Admin> = Arc::new(RedbStore::open(&site.path("data"))?);
+    apply(&store, &done("o-1").publishing(body, None)).await;
+    let scan = OutboxScan {
+        limit: 1,
+        ..OutboxScan::default()
+    };
+    let rows = store.outbox(&scan).await?;
+    let letter = DeadLetter::undeliverable(&rows[0], "too large".to_owned(), 1);
+    store.refuse(std::slice::from_ref(&letter)).await?;
+    Ok(letter)
 }
 
 #[test]

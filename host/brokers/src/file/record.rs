@@ -121,6 +121,7 @@ mod tests {
                 version: 1,
                 ordinal: 0,
             },
+            plugin: record.plugin.clone(),
             message_id: MessageId::derive(&record, 0),
             lane: None,
             due_ms: 0,

@@ -9,6 +9,8 @@
 //! | `SEMEL_KEY`, `SEMEL_KEY_BASE64` | the record key, as text or in base64; it becomes the one key |
 //! | `SEMEL_HEADERS` | all headers as JSON, where they are no plain map |
 //! | `SEMEL_EMPTY` | the body is empty; RocketMQ carries one byte |
+//! | `SEMEL_RUN` | of a transactional message: the run that its fate hangs on, in hexadecimal |
+//! | `SEMEL_PLUGIN`, `SEMEL_RECORD` | the plugin and, in base64, the business key of that run |
 //!
 //! Headers that fit are plain properties, so that consumers other than Semel see them.
 
@@ -17,11 +19,12 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use rocketmq_model::common::message::STRING_HASH_SET as TAKEN_NAMES;
-use rocketmq_model::common::message::message_builder::MessageBuilder;
-use rocketmq_model::common::message::message_ext::MessageExt;
-use rocketmq_model::common::message::message_single::Message as Sent;
-use semel_core::{Header, Message, OutboxRow, SinkError};
+use semel_core::{
+    BusinessKey, Header, Message, MessageId, OutboxRow, PluginName, RecordId, Run, RunId, SinkError,
+};
+use semel_rocketmq_client::{
+    Message as Sent, MessageBuilder, MessageExt, TAKEN_PROPERTIES as TAKEN_NAMES,
+};
 use std::sync::Arc;
 
 const ID: &str = "SEMEL_ID";
@@ -29,6 +32,9 @@ const KEY: &str = "SEMEL_KEY";
 const KEY_BASE64: &str = "SEMEL_KEY_BASE64";
 const HEADERS: &str = "SEMEL_HEADERS";
 const EMPTY: &str = "SEMEL_EMPTY";
+const RUN: &str = "SEMEL_RUN";
+const PLUGIN: &str = "SEMEL_PLUGIN";
+const RECORD: &str = "SEMEL_RECORD";
 const OWN_PREFIX: &str = "SEMEL_";
 
 /// What the broker accepts of properties, in bytes.
@@ -36,10 +42,47 @@ const MAX_PROPERTIES: usize = 32_767;
 
 /// A row as it is sent. `now_ms` decides whether the broker is to delay it.
 pub(super) fn to_rocketmq(row: &OutboxRow, topic: &str, now_ms: u64) -> Result<Sent, SinkError> {
+    build(row, topic, now_ms, BTreeMap::new())
+}
+
+/// A row as it is sent before its run is committed.
+pub(super) fn to_half(row: &OutboxRow, topic: &str, run: &Run) -> Result<Sent, SinkError> {
+    let origin = [
+        (RUN, run.id.to_string()),
+        (PLUGIN, run.record.plugin.to_string()),
+        (RECORD, STANDARD.encode(run.record.key.as_bytes())),
+    ];
+    let origin = origin.map(|(name, value)| (name.to_owned(), value));
+    build(row, topic, row.due_ms, BTreeMap::from(origin))
+}
+
+/// The run that the fate of a half message hangs on, if it bears one.
+pub(super) fn run_of(half: &MessageExt) -> Option<(RecordId, RunId)> {
+    let get = |name: &str| half.properties().get(name).map(|value| value.as_str());
+    let run = u128::from_str_radix(get(RUN)?, 16).ok()?;
+    let record = RecordId {
+        plugin: PluginName::new(get(PLUGIN)?),
+        key: BusinessKey::new(STANDARD.decode(get(RECORD)?).ok()?),
+    };
+    Some((record, RunId::from_bytes(run.to_be_bytes())))
+}
+
+/// Whether it is the message with this id, and not one that only has it among its keys.
+pub(super) fn has_id(received: &MessageExt, id: &MessageId) -> bool {
+    let found = received.properties().get(ID);
+    found.is_some_and(|found| found.as_str() == id.as_str())
+}
+
+fn build(
+    row: &OutboxRow,
+    topic: &str,
+    now_ms: u64,
+    mut properties: BTreeMap<String, String>,
+) -> Result<Sent, SinkError> {
     let outgoing = &row.outgoing;
     let id = row.message_id.as_str();
     let mut keys = vec![id.to_owned()];
-    let mut properties = BTreeMap::from([(ID.to_owned(), id.to_owned())]);
+    properties.insert(ID.to_owned(), id.to_owned());
 
     match outgoing.key.as_deref().map(|key| (key, as_text(key))) {
         None => {}
@@ -180,7 +223,9 @@ fn is_plain(headers: &[Header]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use semel_core::{BusinessKey, MessageId, Outgoing, PluginName, RecordId, RowId};
+    use semel_core::{
+        Effects, Expected, Fingerprint, Outgoing, Partition, Position, RowId, Verdict,
+    };
 
     fn row(key: Option<&'static [u8]>, headers: &[(&str, &str)], body: &'static [u8]) -> OutboxRow {
         let record = RecordId {
@@ -192,6 +237,7 @@ mod tests {
                 version: 1,
                 ordinal: 0,
             },
+            plugin: record.plugin.clone(),
             message_id: MessageId::derive(&record, 0),
             lane: None,
             due_ms: 0,
@@ -252,6 +298,57 @@ mod tests {
         let property = |name: &str| sent.property(name).unwrap().to_string();
         assert_eq!(property("KEYS"), format!("{} k1", row.message_id.as_str()));
         assert_eq!((property("a"), property("b")), ("2".into(), "1".into()));
+    }
+
+    #[test]
+    fn a_half_message_says_whose_it_is_and_consumers_do_not_see_it() {
+        let record = RecordId {
+            plugin: PluginName::new("p"),
+            key: BusinessKey::new(&b"\0\x01\xff"[..]),
+        };
+        let run = Run {
+            id: RunId::new(u64::MAX, 7),
+            record: record.clone(),
+            fingerprint: Fingerprint::of(b"1"),
+            position: Position {
+                partition: Partition::new("q"),
+                offset: 0,
+            },
+            lane: None,
+            expected: Expected::Absent,
+            bucket: 0,
+            reads: vec![],
+            ended_ms: 0,
+            verdict: Verdict::Done(Effects::default()),
+        };
+        let row = row(Some(b"k1"), &[("a", "1")], b"1");
+        let mut half = MessageExt::default();
+        half.set_message_inner(to_half(&row, "t", &run).unwrap());
+        assert_eq!(run_of(&half), Some((record, run.id)));
+        assert!(has_id(&half, &row.message_id));
+        let seen = from_rocketmq(&half, "t".into(), String::new).unwrap();
+        assert_eq!(seen, through(&row));
+
+        let mut plain = MessageExt::default();
+        plain.set_message_inner(to_rocketmq(&row, "t", 0).unwrap());
+        assert_eq!(run_of(&plain), None);
+    }
+
+    #[test]
+    fn a_message_that_only_names_another_is_not_the_other() {
+        let other = row(None, &[], b"1");
+        let mut naming = row(None, &[], b"1");
+        naming.outgoing.key = Some(Bytes::from(other.message_id.as_str().to_owned()));
+        naming.message_id = MessageId::derive(
+            &RecordId {
+                plugin: PluginName::new("p"),
+                key: BusinessKey::new("another"),
+            },
+            0,
+        );
+        let mut found = MessageExt::default();
+        found.set_message_inner(to_rocketmq(&naming, "t", 0).unwrap());
+        assert!(has_id(&found, &naming.message_id) && !has_id(&found, &other.message_id));
     }
 
     #[test]

@@ -2,30 +2,26 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{FuturesUnordered, StreamExt};
-use rocketmq_client_rust::{ClientError, DefaultMQProducer, SendStatus};
-use rocketmq_model::common::message::message_queue::MessageQueue;
-use rocketmq_model::common::message::message_single::Message;
 use semel_core::{Clock, OutboxLane, OutboxRow, Sink, SinkError, SystemClock};
-use tokio::sync::{Mutex, RwLock, Semaphore};
+use semel_rocketmq_client::{
+    ClientError, Message, MessageQueue, Producer, ProducerSettings, RocketMqClient, SendStatus,
+};
+use tokio::sync::{RwLock, Semaphore};
 use tokio::time::timeout;
 
-use super::RocketMqClient;
-use super::erased::{Producer, Startable};
+use super::errors::{MESSAGE_ILLEGAL, describe};
 use super::message::to_rocketmq;
-use super::source::describe;
+use super::routes::{Routes, choose};
 
 /// How long a send may take.
 const SEND: Duration = Duration::from_secs(5);
 
-/// How long starting, looking up a route or closing may take.
+/// How long starting or closing may take.
 const EXCHANGE: Duration = Duration::from_secs(10);
-
-/// How long a topic's list of queues is used before it is asked for again.
-const ROUTE_AGE: Duration = Duration::from_secs(30);
 
 /// How many messages, and bytes, one send carries at most.
 const BATCH_MESSAGES: usize = 128;
@@ -34,12 +30,9 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// How many sends are under way at a time.
 const IN_FLIGHT: usize = 32;
 
-/// The broker's codes for a message that it will never take.
-const REFUSALS: [i32; 3] = [
-    13, // MESSAGE_ILLEGAL
-    16, // NO_PERMISSION
-    17, // TOPIC_NOT_EXIST
-];
+/// The longest delay that is left to the broker, whose timer takes no more than three days
+/// unless it is told otherwise (`timerMaxDelaySec`).
+const MAX_DELAY: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Where to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +54,11 @@ pub struct RocketMqSinkConfig {
 ///
 /// The message id stands in `KEYS`, where an operator can look it up, and in the property
 /// `SEMEL_ID`, by which a consumer knows a message that was published twice. A row that is due
-/// later than now is left to the broker's timer.
+/// within two days is left to the broker's timer, which takes no more than three by default.
 ///
 /// It connects with the first row. The client stops trying for 30 seconds after a broker was
 /// gone; rows fail at once until then.
 pub struct RocketMqSink {
-    // Hides the client's types, as `RocketMqClient` does.
     publisher: Box<dyn Sink>,
 }
 
@@ -74,7 +66,7 @@ struct Publisher {
     client: RocketMqClient,
     config: RocketMqSinkConfig,
     producer: RwLock<State>,
-    routes: Mutex<HashMap<String, Route>>,
+    routes: Routes,
     permits: Semaphore,
     turn: AtomicUsize,
 }
@@ -83,11 +75,6 @@ enum State {
     Idle,
     Running(Arc<dyn Producer>),
     Closed,
-}
-
-struct Route {
-    queues: Vec<MessageQueue>,
-    since: Instant,
 }
 
 /// A row with the topic that it goes to and its place in the call.
@@ -120,7 +107,7 @@ impl RocketMqSink {
             client: client.clone(),
             config,
             producer: RwLock::new(State::Idle),
-            routes: Mutex::default(),
+            routes: Routes::default(),
             permits: Semaphore::new(IN_FLIGHT),
             turn: AtomicUsize::new(0),
         };
@@ -142,6 +129,10 @@ impl Sink for RocketMqSink {
         self.publisher.publish(rows).await
     }
 
+    fn delays(&self, row: &OutboxRow) -> bool {
+        self.publisher.delays(row)
+    }
+
     async fn close(&self) {
         self.publisher.close().await;
     }
@@ -158,16 +149,12 @@ impl Publisher {
             State::Closed => return Err(SinkError::Unavailable("the sink is closed".to_owned())),
             State::Idle => {}
         }
-        let client = self.client.config_for(&self.config.name_server);
-        let producer = DefaultMQProducer::builder(self.client.runtime())
-            .client_config(client)
-            .producer_group(&self.config.producer_group)
-            .send_msg_timeout(SEND.as_millis() as u32)
-            // A send that may have gone through is repeated by the relay, in order.
-            .retry_times_when_send_failed(0)
-            .build();
-        let producer: Box<dyn Startable> = Box::new(producer);
-        match timeout(EXCHANGE, producer.start()).await {
+        let settings = ProducerSettings {
+            name_server: self.config.name_server.clone(),
+            group: self.config.producer_group.clone(),
+            send_timeout: SEND,
+        };
+        match timeout(EXCHANGE, self.client.producer(&settings)).await {
             Ok(Ok(producer)) => {
                 *state = State::Running(Arc::clone(&producer));
                 Ok(producer)
@@ -180,45 +167,6 @@ impl Publisher {
     fn unavailable(&self, reason: &str) -> SinkError {
         let servers = &self.config.name_server;
         SinkError::Unavailable(format!("RocketMQ at {servers}: {reason}"))
-    }
-
-    /// A topic's queues, always in the same order.
-    async fn queues(
-        &self,
-        producer: &dyn Producer,
-        topic: &str,
-    ) -> Result<Vec<MessageQueue>, SinkError> {
-        let mut routes = self.routes.lock().await;
-        let known = routes.get(topic);
-        if let Some(route) = known
-            && route.since.elapsed() < ROUTE_AGE
-        {
-            return Ok(route.queues.clone());
-        }
-        let asked = timeout(EXCHANGE, producer.queues(topic)).await;
-        let reason = match asked {
-            Ok(Ok(mut queues)) if !queues.is_empty() => {
-                queues.sort_by(|a, b| {
-                    let place = |queue: &MessageQueue| {
-                        (queue.broker_name().as_str().to_owned(), queue.queue_id())
-                    };
-                    place(a).cmp(&place(b))
-                });
-                let since = Instant::now();
-                let route = Route {
-                    queues: queues.clone(),
-                    since,
-                };
-                routes.insert(topic.to_owned(), route);
-                return Ok(queues);
-            }
-            Ok(Ok(_)) => "it has no queue to write to".to_owned(),
-            Ok(Err(error)) => describe(&error),
-            Err(_) => "no answer".to_owned(),
-        };
-        Err(self.unavailable(&format!(
-            "no route to the topic `{topic}` (create it with `mqadmin updateTopic`): {reason}"
-        )))
     }
 
     /// Sends what goes to one queue, in order and in batches.
@@ -294,15 +242,15 @@ impl Publisher {
         }
     }
 
+    /// Only a message that no broker would take is refused. What an operator can mend keeps it
+    /// waiting.
     fn classify(&self, error: &ClientError) -> SinkError {
         let reason = describe(error);
-        let by_broker = error
-            .broker_response_code()
-            .is_some_and(|code| REFUSALS.contains(&code));
-        if by_broker || error.descriptor() == ClientError::illegal_argument("").descriptor() {
-            SinkError::Refused(reason)
-        } else {
-            self.unavailable(&reason)
+        let illegal = error.broker_response_code() == Some(MESSAGE_ILLEGAL)
+            || error.descriptor() == ClientError::illegal_argument("").descriptor();
+        match illegal {
+            true => SinkError::Refused(reason),
+            false => self.unavailable(&reason),
         }
     }
 
@@ -326,10 +274,10 @@ impl Publisher {
         let mut by_queue: HashMap<MessageQueue, Vec<Parcel<'_>>> = HashMap::new();
         let mut delayed = Vec::new();
         for (topic, parcels) in by_topic {
-            let queues = match self.queues(&*producer, topic).await {
+            let queues = match self.routes.queues(&*producer, topic).await {
                 Ok(queues) => queues,
-                Err(error) => {
-                    results.extend(all_fail(&parcels, error));
+                Err(reason) => {
+                    results.extend(all_fail(&parcels, self.unavailable(&reason)));
                     continue;
                 }
             };
@@ -372,23 +320,6 @@ impl Publisher {
         };
         (parcel.index, result)
     }
-}
-
-/// The queue of a row: for a lane the same as long as the topic has the same queues.
-fn choose<'a>(queues: &'a [MessageQueue], row: &OutboxRow, turn: usize) -> &'a MessageQueue {
-    let number = match &row.lane {
-        Some(lane) => {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&(lane.plugin.as_str().len() as u64).to_be_bytes());
-            hasher.update(lane.plugin.as_str().as_bytes());
-            hasher.update(lane.lane.as_bytes());
-            let mut first = [0; 8];
-            first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-            u64::from_be_bytes(first)
-        }
-        None => turn as u64,
-    };
-    &queues[(number % queues.len() as u64) as usize]
 }
 
 /// What became of the rows for one queue so far.
@@ -475,6 +406,11 @@ impl Sink for Publisher {
             start = end;
         }
         results
+    }
+
+    fn delays(&self, row: &OutboxRow) -> bool {
+        let max = u64::try_from(MAX_DELAY.as_millis()).unwrap_or(u64::MAX);
+        row.due_ms <= SystemClock.now_ms().saturating_add(max)
     }
 
     async fn close(&self) {

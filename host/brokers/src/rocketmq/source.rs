@@ -5,17 +5,13 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rocketmq_client_rust::{ClientOptions, DefaultLitePullConsumer};
-use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
-use rocketmq_model::common::message::message_ext::MessageExt;
-use rocketmq_model::common::message::message_queue::MessageQueue;
 use semel_core::{Delivery, Partition, Payload, Position, Received, Source, SourceError};
+use semel_rocketmq_client::{Consumer, ConsumerSettings, MessageExt, MessageQueue, RocketMqClient};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::timeout;
 
-use super::RocketMqClient;
 use super::cursor::{Cursor, Step};
-use super::erased::Consumer;
+use super::errors::describe;
 use super::message::from_rocketmq;
 
 /// How long [`RocketMqSource`] waits for a message.
@@ -54,6 +50,13 @@ pub struct RocketMqSourceConfig {
     pub group: String,
     /// The plugin's topics.
     pub topics: Vec<String>,
+    /// For how long the broker keeps messages, and so may deliver them again.
+    pub redelivery: Duration,
+}
+
+impl RocketMqSourceConfig {
+    /// The broker's `fileReservedTime`, if nobody changed it: 72 hours.
+    pub const DEFAULT_REDELIVERY: Duration = Duration::from_secs(72 * 60 * 60);
 }
 
 /// Messages of RocketMQ topics, pulled by a consumer group.
@@ -72,7 +75,6 @@ pub struct RocketMqSourceConfig {
 /// was handed over before and with what the group has committed, and where some are missing
 /// the queue is read again from there. [`gaps`](Self::gaps) counts how often.
 pub struct RocketMqSource {
-    // Hides the client's types, as `RocketMqClient` does.
     puller: Box<dyn Counting>,
 }
 
@@ -156,6 +158,10 @@ impl Source for RocketMqSource {
         self.puller.acknowledge(positions).await
     }
 
+    fn redelivery(&self) -> Option<Duration> {
+        self.puller.redelivery()
+    }
+
     async fn close(&self) {
         self.puller.close().await;
     }
@@ -178,14 +184,18 @@ impl Puller {
             State::Closed => return Err(SourceError::Failed("it is closed".to_owned())),
             State::Idle => {}
         }
-        let consumer: Arc<dyn Consumer> = match self.build() {
-            Ok(consumer) => Arc::new(consumer),
-            Err(reason) => {
-                let group = &self.config.group;
-                let reason = format!("RocketMQ group {group}: {reason}");
-                return Err(SourceError::Failed(reason));
-            }
+        let settings = ConsumerSettings {
+            name_server: self.config.name_server.clone(),
+            group: self.config.group.clone(),
+            pull_batch: PULL_BATCH,
+            queue_messages: QUEUE_MESSAGES,
+            queue_mib: QUEUE_MIB,
+            suspend: SUSPEND,
         };
+        let consumer = self.client.consumer(&settings).map_err(|error| {
+            let (group, reason) = (&self.config.group, describe(&error));
+            SourceError::Failed(format!("RocketMQ group {group}: {reason}"))
+        })?;
         let started = consumer.start(&self.config.topics);
         let error = match timeout(START, started).await {
             Ok(Ok(())) => {
@@ -197,23 +207,6 @@ impl Puller {
         };
         let _ = timeout(CLOSE, consumer.shutdown()).await;
         Err(self.unavailable(&error))
-    }
-
-    fn build(&self) -> Result<DefaultLitePullConsumer, String> {
-        let client = self.client.config_for(&self.config.name_server);
-        DefaultLitePullConsumer::builder(self.client.runtime())
-            .client_options(ClientOptions::legacy(client))
-            .consumer_group(&self.config.group)
-            .consume_from_where(ConsumeFromWhere::ConsumeFromFirstOffset)
-            .auto_commit(false)
-            .pull_batch_size(PULL_BATCH)
-            .pull_threshold_for_queue(QUEUE_MESSAGES)
-            .pull_threshold_size_for_queue(QUEUE_MIB)
-            .consume_max_span(2 * QUEUE_MESSAGES)
-            .pull_time_delay_millis_when_cache_flow_control(5)
-            .broker_suspend_max_time_millis(SUSPEND.as_millis() as u64)
-            .build()
-            .map_err(|error| describe(&error))
     }
 
     fn unavailable(&self, reason: &str) -> SourceError {
@@ -359,20 +352,6 @@ fn deliver(message: &MessageExt, lane: &Lane, offset: u64) -> Delivery {
     Delivery { position, payload }
 }
 
-/// An error with what led to it, in a line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[async_trait]
 impl Source for Puller {
     async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
@@ -427,6 +406,10 @@ impl Source for Puller {
         timeout(EXCHANGE, consumer.commit(offsets))
             .await
             .map_err(|_| self.unavailable("the commit of offsets was not sent in time"))
+    }
+
+    fn redelivery(&self) -> Option<Duration> {
+        Some(self.config.redelivery)
     }
 
     async fn close(&self) {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::EngineError;
 use super::job::{Fate, Job, Origin};
+use crate::crash::{CrashPoint, crash_point};
 use crate::{
-    Cause, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, Expected, RecordState, Stats,
-    Store, StoreError,
+    Cause, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, Disposition, Expected,
+    RecordState, Stats, Store, StoreError,
 };
 
 /// What the check found about a message.
@@ -16,12 +17,13 @@ pub(super) enum Finding {
     /// It is to be run (or parked, or buried; see [`Fate`]).
     Run(Job),
     /// Its record is durable; there is nothing left to do but to acknowledge.
-    Recorded(Job),
+    Recorded(Job, Disposition),
 }
 
 pub(super) struct Checker {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) retention: Duration,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -37,7 +39,10 @@ impl Checker {
             lane: job.lane_position(),
         };
         let queries: Vec<_> = jobs.iter().map(query).collect();
+        crash_point(CrashPoint::CheckBefore);
         let answers = persist("check", || self.store.check(&queries)).await?;
+        crash_point(CrashPoint::CheckAfter);
+        self.test_age(&jobs, &answers)?;
         let mut letters = Vec::new();
         let findings = jobs.into_iter().zip(answers);
         let findings = findings
@@ -47,12 +52,29 @@ impl Checker {
         Ok(findings)
     }
 
+    /// A message without a record is new, unless this host has had it for so long that the record
+    /// may have come and gone meanwhile. Half the retention leaves room for clocks that differ.
+    fn test_age(&self, jobs: &[Job], answers: &[Checked]) -> Result<(), EngineError> {
+        let now_ms = self.clock.now_ms();
+        let limit = self.retention / 2;
+        let overslept = jobs.iter().zip(answers).any(|(job, answer)| {
+            let age = Duration::from_millis(now_ms.saturating_sub(job.since_ms));
+            answer.state == RecordState::Absent && age >= limit
+        });
+        match overslept {
+            true => Err(EngineError::Overslept { limit }),
+            false => Ok(()),
+        }
+    }
+
     /// Keeps dead letters that end no record, before their messages count as recorded.
     pub(super) async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), EngineError> {
         if letters.is_empty() {
             return Ok(());
         }
+        crash_point(CrashPoint::BuryBefore);
         persist("bury", || self.store.bury(&letters)).await?;
+        crash_point(CrashPoint::BuryAfter);
         let mismatches = letters
             .iter()
             .filter(|letter| letter.cause == Cause::Mismatch)
@@ -75,9 +97,10 @@ impl Checker {
                 };
                 Finding::Run(job)
             }
-            (RecordState::Done { run, .. }, _) if job.sent == Some(run) => {
-                self.stats.applied.add(1);
-                Finding::Recorded(job)
+            (RecordState::Done { run, reply, .. }, _) if job.sent == Some(run) => {
+                job.count_done(&self.stats);
+                let duplicate = false;
+                Finding::Recorded(job, Disposition::Done { reply, duplicate })
             }
             // Whoever took up or settled the row first owns the message's fate.
             (RecordState::Parked { version, .. }, Origin::Parked)
@@ -85,14 +108,19 @@ impl Checker {
             {
                 Finding::Run(job)
             }
-            (_, Origin::Parked) => Finding::Recorded(job),
-            (_, Origin::Source) if same => {
+            (state, Origin::Parked) => Finding::Recorded(job, disposition(state)),
+            (state, Origin::Source) if same => {
                 self.stats.duplicates.add(1);
-                Finding::Recorded(job)
+                Finding::Recorded(job, disposition(state))
             }
             (_, Origin::Source) => {
-                letters.push(self.mismatch(&job));
-                Finding::Recorded(job)
+                let letter = self.mismatch(&job);
+                let disposition = Disposition::Dead {
+                    cause: Some(letter.cause),
+                    reason: Some(letter.reason.clone()),
+                };
+                letters.push(letter);
+                Finding::Recorded(job, disposition)
             }
         }
     }
@@ -109,10 +137,26 @@ impl Checker {
             ),
             detail: None,
             message: (*job.message).clone(),
+            outgoing: None,
             position: job.position.clone(),
             attempts: 0,
             dead_ms: self.clock.now_ms(),
         }
+    }
+}
+
+/// What became of a message that finds this record of an earlier delivery.
+fn disposition(state: RecordState) -> Disposition {
+    match state {
+        RecordState::Done { reply, .. } => Disposition::Done {
+            reply,
+            duplicate: true,
+        },
+        RecordState::Absent | RecordState::Parked { .. } => Disposition::Parked,
+        RecordState::Dead { .. } => Disposition::Dead {
+            cause: None,
+            reason: None,
+        },
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::job::{Fate, Job, Origin};
 use super::overlay::{Staged, lane_goes_on, place};
 use super::{COMMIT_PAUSE, Engine, EngineError, execute};
-use crate::{OutboxRow, Outcome, StoreError, Verdict};
+use crate::crash::{CrashPoint, crash_point};
+use crate::{Disposition, OutboxRow, Outcome, Run, StoreError, Verdict, Version};
 
 impl Engine {
     /// Sends everything that is staged, unless a commit is under way: while one is being
@@ -21,12 +22,32 @@ impl Engine {
         let batch = self.overlay.take_batch();
         self.parts.stats.commits.add(1);
         let store = Arc::clone(&self.parts.store);
+        let transactions = self.parts.transactions.clone();
         self.pending.commit = Some(Box::pin(async move {
             let (jobs, runs): (Vec<_>, Vec<_>) = batch
                 .into_iter()
                 .map(|staged| (staged.job, staged.run))
                 .unzip();
+            let prepared = match &transactions {
+                Some(transactions) => {
+                    crash_point(CrashPoint::PrepareBefore);
+                    let prepared = transactions.prepare(&runs).await;
+                    crash_point(CrashPoint::PrepareAfter);
+                    Some(prepared)
+                }
+                None => None,
+            };
+            crash_point(CrashPoint::CommitBefore);
             let outcomes = store.commit(&runs).await;
+            crash_point(CrashPoint::CommitAfter);
+            // Where the outcomes are unknown, the broker has to ask.
+            if let (Some(prepared), Ok(outcomes)) = (prepared, &outcomes) {
+                let applied = |outcome| matches!(outcome, &Outcome::Applied { .. });
+                let applied: Vec<bool> = outcomes.iter().map(applied).collect();
+                crash_point(CrashPoint::EndBefore);
+                prepared.end(&applied).await;
+                crash_point(CrashPoint::EndAfter);
+            }
             let batch = jobs
                 .into_iter()
                 .zip(runs)
@@ -64,7 +85,7 @@ impl Engine {
                 Some(lane) => self.queue.break_lane(lane),
                 None => {}
             }
-            if let Some(job) = self.decided(staged, outcome, &mut rows) {
+            if let Some(job) = self.decided(staged, outcome, &mut rows, &mut again) {
                 match lane {
                     Some(_) => self.queue.enqueue(job),
                     None => again.push(job),
@@ -76,12 +97,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Acts on one outcome. Gives the job back if it is to be checked again.
+    /// Acts on one outcome. Gives the job back if it is to be run again; those in `again` are
+    /// only to be checked.
     fn decided(
         &mut self,
         staged: Staged,
         outcome: Outcome,
         rows: &mut Vec<(OutboxRow, bool)>,
+        again: &mut Vec<Job>,
     ) -> Option<Job> {
         let Staged { mut job, run } = staged;
         let stats = Arc::clone(&self.parts.stats);
@@ -91,37 +114,60 @@ impl Engine {
                     version,
                     outbox_clear,
                 },
-                Verdict::Done(_),
+                Verdict::Done(effects),
             ) => {
-                stats.applied.add(1);
+                job.count_done(&stats);
                 stats.latency.record(job.received.elapsed());
-                rows.extend(
-                    run.outbox_rows(version)
-                        .into_iter()
-                        .map(|row| (row, outbox_clear)),
-                );
-                self.record(job, true)
+                self.offer(&run, version, outbox_clear, rows);
+                let reply = effects.reply.clone();
+                let duplicate = false;
+                let applied = job.revision.clone();
+                self.record(job, Some(Disposition::Done { reply, duplicate }));
+                self.follow(applied.as_ref());
+                None
             }
-            (Outcome::Applied { .. }, Verdict::Dead(_)) => {
+            (Outcome::Applied { .. }, Verdict::Dead(letter)) => {
                 stats.dead.add(1);
-                self.record(job, true)
+                let disposition = Disposition::Dead {
+                    cause: Some(letter.cause),
+                    reason: Some(letter.reason.clone()),
+                };
+                self.record(job, Some(disposition));
+                None
             }
-            (Outcome::Applied { .. }, Verdict::Park(park)) => {
+            (Outcome::Applied { version, .. }, Verdict::Park(park)) => {
                 stats.parkings.add(1);
                 let delay = park.row.due_ms.saturating_sub(self.parts.clock.now_ms());
                 let due = Instant::now() + Duration::from_millis(delay);
                 self.wake_at = self.wake_at.min(due);
-                self.record(job, true)
+                let waiter = park.row.waits_since_ms.map(|since| (job.clone(), since));
+                self.record(job, Some(Disposition::Parked));
+                if let Some((job, since_ms)) = waiter {
+                    self.waits(job, since_ms, version);
+                }
+                None
+            }
+            // Whoever waits is to hear what became of the first delivery: the check knows.
+            (Outcome::Duplicate | Outcome::AlreadyParked, _) if self.wants_settlements => {
+                match job.origin {
+                    Origin::Source => again.push(job),
+                    Origin::Parked => self.record(job, None),
+                }
+                None
             }
             // The row that was found owns the message's fate.
             (Outcome::Duplicate | Outcome::AlreadyParked, _) => {
                 if job.origin == Origin::Source {
                     stats.duplicates.add(1);
                 }
-                self.record(job, true)
+                self.record(job, Some(Disposition::Parked));
+                None
             }
             // A row that was taken up too early stays parked.
-            (Outcome::Behind, _) if job.origin == Origin::Parked => self.record(job, false),
+            (Outcome::Behind, _) if job.origin == Origin::Parked => {
+                self.record(job, None);
+                None
+            }
             (Outcome::Behind, _) => {
                 job.fate = Fate::Behind;
                 Some(job)
@@ -137,6 +183,22 @@ impl Engine {
             // The check will say so too, and bury it.
             (Outcome::Mismatch, _) => Some(job),
         }
+    }
+
+    /// Leaves a run's rows to the relay. Messages that went out as half messages are left to
+    /// its sweep, as consumers have them most likely.
+    fn offer(&self, run: &Run, version: Version, clear: bool, rows: &mut Vec<(OutboxRow, bool)>) {
+        let new = run.outbox_rows(version);
+        let Some(transactions) = &self.parts.transactions else {
+            rows.extend(new.into_iter().map(|row| (row, clear)));
+            return;
+        };
+        let (halves, plain): (Vec<_>, Vec<_>) = new
+            .into_iter()
+            .partition(|row| transactions.covers(&row.outgoing.destination));
+        // Those of its lane come after them.
+        let clear = clear && halves.is_empty();
+        rows.extend(plain.into_iter().map(|row| (row, clear)));
     }
 
     /// The commit may have been carried out, or may be yet: check again, then run again.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::{Clock, Grants, KeyExpression, PluginName, RelayHandle, Runner, Source, Stats, Store};
+use crate::{
+    Clock, Grants, KeyExpression, PluginName, RelayHandle, Runner, Source, Stats, Store,
+    Transactions, Versioning,
+};
 
 /// One plugin's settings.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct EngineConfig {
     pub key: KeyExpression,
     /// Where the lane stands, if messages are to be handled in order.
     pub order_by: Option<KeyExpression>,
+    /// How messages are numbered, if they are.
+    pub versioning: Option<Versioning>,
     /// What the operator gives the plugin.
     pub grants: Arc<Grants>,
     /// How long a done record lives.
@@ -102,6 +107,8 @@ pub struct EngineParts {
     pub clock: Arc<dyn Clock>,
     /// Who publishes outgoing messages.
     pub relay: RelayHandle,
+    /// Who sends half messages, if any destination is transactional.
+    pub transactions: Option<Arc<dyn Transactions>>,
     /// Threads for handlers, apart from those that do I/O.
     pub workers: Handle,
     /// Where to count.

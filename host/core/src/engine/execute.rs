@@ -10,6 +10,9 @@ use futures::stream::FuturesUnordered;
 use super::config::EngineConfig;
 use super::job::{Fate, Job};
 use super::overlay::{Overlay, Place, Staging, place};
+use super::versioning::Waiters;
+use crate::crash::{CrashPoint, crash_point};
+use crate::throttle::Throttle;
 use crate::{
     Cause, Clock, DeadLetter, DeadLetterId, Failure, Finished, Park, ParkedRow, Run, RunContext,
     RunId, Runner, Seen, StateKey, Stats, Verdict,
@@ -23,6 +26,8 @@ pub(super) type Strand = Vec<Job>;
 pub(super) struct Remains {
     /// The lane that is free again.
     pub(super) lane: Option<Place>,
+    /// The entity of which the next message may run.
+    pub(super) entity: Option<StateKey>,
     /// To be run again, in order, once the lane's commit is through.
     pub(super) held: Vec<Job>,
     /// To be checked again: the store did not answer.
@@ -33,9 +38,14 @@ pub(super) struct Executor {
     pub(super) config: Arc<EngineConfig>,
     pub(super) runner: Arc<dyn Runner>,
     pub(super) overlay: Arc<Overlay>,
+    /// Messages that wait for earlier versions.
+    pub(super) waiters: Waiters,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stats: Arc<Stats>,
     pub(super) runs: AtomicU64,
+    /// Of lines about dropped runs, and about dead letters.
+    pub(super) dropped: Throttle,
+    pub(super) letters: Throttle,
 }
 
 enum Step {
@@ -56,8 +66,10 @@ impl Executor {
 
     async fn run_strand(&self, strand: Strand) -> Remains {
         let lane = strand.first().and_then(Job::lane_position).map(place);
+        let entity = strand.first().and_then(Job::entity).cloned();
         let mut remains = Remains {
             lane,
+            entity,
             ..Remains::default()
         };
         let mut jobs = strand.into_iter();
@@ -95,7 +107,7 @@ impl Executor {
                     self.dead(&job, Cause::Rejected, reason.clone(), None),
                     HashMap::new(),
                 ),
-                Fate::Run => match self.call(&job).await {
+                Fate::Run => match self.decide(&mut job).await {
                     Some(called) => called,
                     None => return Step::Aborted(job),
                 },
@@ -117,7 +129,7 @@ impl Executor {
     }
 
     /// Calls the handler. None if the store failed it.
-    async fn call(&self, job: &Job) -> Option<(Verdict, HashMap<StateKey, Seen>)> {
+    pub(super) async fn call(&self, job: &Job) -> Option<(Verdict, HashMap<StateKey, Seen>)> {
         self.stats.runs.add(1);
         let context = RunContext::new(
             job.record.clone(),
@@ -126,12 +138,17 @@ impl Executor {
             Arc::clone(&self.config.grants),
             Arc::clone(&self.overlay) as _,
         );
+        crash_point(CrashPoint::RunBefore);
         let Finished {
             mut context,
             answer,
         } = self.runner.run(context).await;
+        crash_point(CrashPoint::RunAfter);
         if let Some(fault) = context.take_fault() {
-            tracing::warn!(plugin = %self.config.plugin, error = %fault, "the run is dropped");
+            if let Some(held_back) = self.dropped.pass() {
+                let plugin = &self.config.plugin;
+                tracing::warn!(%plugin, error = %fault, held_back, "the run is dropped");
+            }
             return None;
         }
         let refused = context.not_a_counter().cloned();
@@ -194,10 +211,17 @@ impl Executor {
         Verdict::Park(Park { row, behind: true })
     }
 
-    fn dead(&self, job: &Job, cause: Cause, reason: String, detail: Option<String>) -> Verdict {
-        tracing::warn!(
-            plugin = %self.config.plugin, key = %job.record.key, %reason, "dead letter: {cause}"
-        );
+    pub(super) fn dead(
+        &self,
+        job: &Job,
+        cause: Cause,
+        reason: String,
+        detail: Option<String>,
+    ) -> Verdict {
+        if let Some(held_back) = self.letters.pass() {
+            let (plugin, key) = (&self.config.plugin, &job.record.key);
+            tracing::warn!(%plugin, %key, %reason, held_back, "dead letter: {cause}");
+        }
         Verdict::Dead(Box::new(DeadLetter {
             id: DeadLetterId::of_record(&job.record),
             plugin: job.record.plugin.clone(),
@@ -206,6 +230,7 @@ impl Executor {
             reason,
             detail,
             message: (*job.message).clone(),
+            outgoing: None,
             position: job.position.clone(),
             attempts: job.attempt.saturating_add(1),
             dead_ms: self.clock.now_ms(),
@@ -237,7 +262,7 @@ pub(super) fn not_a_counter(key: &StateKey) -> String {
     )
 }
 
-fn parked_row(job: &Job, attempt: u32, due_ms: u64, reason: String) -> ParkedRow {
+pub(super) fn parked_row(job: &Job, attempt: u32, due_ms: u64, reason: String) -> ParkedRow {
     ParkedRow {
         record: job.record.clone(),
         fingerprint: job.fingerprint,
@@ -245,6 +270,7 @@ fn parked_row(job: &Job, attempt: u32, due_ms: u64, reason: String) -> ParkedRow
         position: job.position.clone(),
         lane: job.lane.clone(),
         attempt,
+        waits_since_ms: None,
         due_ms,
         reason,
         version: 0,

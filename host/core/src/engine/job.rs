@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::config::EngineConfig;
+use super::versioning::Revision;
 use crate::{
     Expected, Fingerprint, Lane, LanePosition, Message, ParkedRow, Position, RecordId, RunId,
+    StateKey, Stats,
 };
 
 /// A message that passed the check and is to be run.
@@ -24,9 +27,15 @@ pub(super) struct Job {
     pub(super) bucket: u64,
     /// What to do instead of calling the handler.
     pub(super) fate: Fate,
+    /// Its place among the versions of its entity, if the plugin's messages are numbered.
+    pub(super) revision: Option<Revision>,
+    /// Since when it waits for an earlier version.
+    pub(super) waits_since_ms: Option<u64>,
     /// The last run that was sent to a commit. A record that bears it is this job's own.
     pub(super) sent: Option<RunId>,
     pub(super) received: Instant,
+    /// When the source was asked for it, in milliseconds since 1970-01-01 UTC.
+    pub(super) since_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +58,11 @@ pub(super) enum Fate {
 }
 
 impl Job {
-    pub(super) fn from_parked(row: ParkedRow, bucket: u64) -> Self {
+    pub(super) fn from_parked(row: ParkedRow, config: &EngineConfig) -> Self {
+        let (fate, revision) = match Revision::of(config, &row.message) {
+            Ok(revision) => (Fate::Run, revision),
+            Err(error) => (Fate::Doomed(error.to_string()), None),
+        };
         Self {
             record: row.record,
             message: Arc::new(row.message),
@@ -59,10 +72,28 @@ impl Job {
             attempt: row.attempt,
             origin: Origin::Parked,
             expected: Expected::Parked(row.version),
-            bucket,
-            fate: Fate::Run,
+            bucket: 0,
+            fate,
+            revision,
+            waits_since_ms: row.waits_since_ms,
             sent: None,
             received: Instant::now(),
+            // Parked rows don't expire.
+            since_ms: u64::MAX,
+        }
+    }
+
+    /// The entity of which only one message runs at a time, unless a lane sees to the order.
+    pub(super) fn entity(&self) -> Option<&StateKey> {
+        let revision = self.revision.as_ref().filter(|_| self.lane.is_none());
+        revision.map(|revision| &revision.entity)
+    }
+
+    /// Counts a message that is done.
+    pub(super) fn count_done(&self, stats: &Stats) {
+        match &self.revision {
+            Some(revision) if revision.stale => stats.stale.add(1),
+            _ => stats.applied.add(1),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::cache::ValueCache;
 use super::job::Job;
@@ -27,8 +27,9 @@ const DISTRUSTED_BATCHES: u32 = 64;
 pub(super) struct Overlay {
     store: std::sync::Arc<dyn Store>,
     inner: Mutex<Inner>,
-    /// Counts finished commits; readers of values in doubt wait on it.
-    settled: watch::Sender<u64>,
+    /// Rung when a commit ended: readers of values in doubt wait for it, in their order. (A
+    /// watch channel would wake them in a random one.)
+    settled: Notify,
     /// Rung when a run is staged.
     staged: Notify,
 }
@@ -44,6 +45,8 @@ struct Inner {
     /// Lanes of which a run was not applied: nothing of them is staged until they are mended.
     broken_lanes: HashSet<Place>,
     distrust: u32,
+    /// Commits that ended.
+    settled: u64,
 }
 
 /// A lane within a partition.
@@ -90,8 +93,9 @@ impl Overlay {
                 committing_lanes: HashSet::new(),
                 broken_lanes: HashSet::new(),
                 distrust: 0,
+                settled: 0,
             }),
-            settled: watch::Sender::new(0),
+            settled: Notify::new(),
             staged: Notify::new(),
         }
     }
@@ -196,8 +200,9 @@ impl Overlay {
         }
         inner.committing.clear();
         inner.committing_lanes.clear();
+        inner.settled += 1;
         drop(inner);
-        self.settled.send_modify(|count| *count += 1);
+        self.settled.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -304,25 +309,26 @@ impl Snapshot for Overlay {
     }
 
     async fn get(&self, key: &StateKey) -> Result<Seen, StoreError> {
-        let mut settled = self.settled.subscribe();
         loop {
-            settled.mark_unchanged();
+            let settled = self.settled.notified();
             if let Some(seen) = self.peek(key) {
                 return Ok(seen);
             }
-            if self.lock().committing.contains(key) {
-                // The sender is part of `self`, so it can't be gone.
-                let _ = settled.changed().await;
+            let generation = {
+                let inner = self.lock();
+                (!inner.committing.contains(key)).then_some(inner.settled)
+            };
+            let Some(generation) = generation else {
+                settled.await;
                 continue;
-            }
-            let generation = *settled.borrow();
+            };
             let mut values = self.store.read(std::slice::from_ref(key)).await?;
             let stored = values
                 .pop()
                 .ok_or_else(|| StoreError::failed("a read without answer"))?;
             let mut inner = self.lock();
             // A commit that ended or began meanwhile may have changed the value.
-            if *self.settled.borrow() != generation || inner.committing.contains(key) {
+            if inner.settled != generation || inner.committing.contains(key) {
                 continue;
             }
             if inner.distrust == 0 {

@@ -24,6 +24,7 @@ pub(super) struct Pending {
     pub(super) tasks: JoinSet<(usize, Vec<Remains>)>,
     pub(super) commit: Waiting<Committed>,
     pub(super) rechecks: FuturesUnordered<BoxFuture<'static, Rechecked>>,
+    pub(super) settle: Waiting<()>,
     pub(super) acknowledge: Waiting<Acknowledged>,
     pub(super) wake: Waiting<Result<Vec<ParkedRow>, StoreError>>,
     pub(super) settling: Waiting<Result<Parked, StoreError>>,
@@ -36,6 +37,7 @@ pub(super) enum Progress {
     Staged,
     Committed(Vec<Staged>, Result<Vec<Outcome>, StoreError>),
     Rechecked(Option<Place>, Result<Vec<Finding>, EngineError>),
+    Told,
     Acknowledged(Vec<Position>, Result<(), SourceError>),
     Due(Result<Vec<ParkedRow>, StoreError>),
     Settled(Result<Parked, StoreError>),
@@ -44,31 +46,39 @@ pub(super) enum Progress {
 
 impl Pending {
     /// Waits for the next thing. May be dropped and called again without losing any.
+    ///
+    /// The order is fixed, so that a simulated run can be repeated. What is rare comes first: it
+    /// can't crowd out the rest.
     pub(super) async fn next(&mut self, overlay: &Overlay) -> Progress {
         tokio::select! {
+            biased;
+            Some(result) = OptionFuture::from(self.expire.as_mut()) => {
+                self.expire = None;
+                Progress::Expired(result)
+            }
+            Some(parked) = OptionFuture::from(self.settling.as_mut()) => {
+                self.settling = None;
+                Progress::Settled(parked)
+            }
+            Some(rows) = OptionFuture::from(self.wake.as_mut()) => {
+                self.wake = None;
+                Progress::Due(rows)
+            }
+            Some((positions, result)) = OptionFuture::from(self.acknowledge.as_mut()) => {
+                self.acknowledge = None;
+                Progress::Acknowledged(positions, result)
+            }
+            Some(()) = OptionFuture::from(self.settle.as_mut()) => {
+                self.settle = None;
+                Progress::Told
+            }
+            Some((lane, findings)) = self.rechecks.next() => Progress::Rechecked(lane, findings),
             Some((batch, outcomes)) = OptionFuture::from(self.commit.as_mut()) => {
                 self.commit = None;
                 Progress::Committed(batch, outcomes)
             }
             Some(ran) = self.tasks.join_next() => Progress::Ran(ran),
             () = overlay.staged(), if self.commit.is_none() => Progress::Staged,
-            Some((lane, findings)) = self.rechecks.next() => Progress::Rechecked(lane, findings),
-            Some((positions, result)) = OptionFuture::from(self.acknowledge.as_mut()) => {
-                self.acknowledge = None;
-                Progress::Acknowledged(positions, result)
-            }
-            Some(rows) = OptionFuture::from(self.wake.as_mut()) => {
-                self.wake = None;
-                Progress::Due(rows)
-            }
-            Some(parked) = OptionFuture::from(self.settling.as_mut()) => {
-                self.settling = None;
-                Progress::Settled(parked)
-            }
-            Some(result) = OptionFuture::from(self.expire.as_mut()) => {
-                self.expire = None;
-                Progress::Expired(result)
-            }
         }
     }
 
@@ -88,11 +98,16 @@ impl Pending {
         self.acknowledge.is_some()
     }
 
+    pub(super) fn is_settling(&self) -> bool {
+        self.settle.is_some()
+    }
+
     /// Whether nothing is under way that could bring work.
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty()
             && self.commit.is_none()
             && self.rechecks.is_empty()
+            && self.settle.is_none()
             && self.acknowledge.is_none()
             && self.wake.is_none()
             && self.settling.is_none()

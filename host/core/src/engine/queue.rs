@@ -1,11 +1,12 @@
 //! Which messages may run now: one for each key, and those of a lane in order.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::execute::Strand;
 use super::job::Job;
 use super::overlay::{Overlay, Place, place};
-use crate::RecordId;
+use crate::{RecordId, StateKey};
 
 /// Jobs that one task is given at most. More would keep the other workers idle.
 const TASK_JOBS: usize = 64;
@@ -16,6 +17,9 @@ pub(super) struct Queue {
     /// Messages on their way, by record, with those of the same record that arrived since.
     leaders: HashMap<RecordId, Vec<Job>>,
     ready: VecDeque<Job>,
+    /// Entities of which a message is ready or running, with those that came after it. So
+    /// versions that arrive in order are handled in order, though nothing holds them to it.
+    entities: HashMap<StateKey, VecDeque<Job>>,
     lanes: HashMap<Place, Lane>,
     /// Lanes that may have something to run.
     ready_lanes: VecDeque<Place>,
@@ -62,7 +66,17 @@ impl Queue {
     /// A message that is on its way is to be run (again).
     pub(super) fn enqueue(&mut self, job: Job) {
         match job.lane_position() {
-            None => self.ready.push_back(job),
+            None => match job
+                .entity()
+                .map(|entity| self.entities.entry(entity.clone()))
+            {
+                Some(Entry::Occupied(mut waiting)) => waiting.get_mut().push_back(job),
+                Some(Entry::Vacant(free)) => {
+                    free.insert(VecDeque::new());
+                    self.ready.push_back(job);
+                }
+                None => self.ready.push_back(job),
+            },
             Some(position) => {
                 let offset = position.offset;
                 let place = place(position);
@@ -118,6 +132,16 @@ impl Queue {
         let singles = (room - taken).min(fair).min(self.ready.len());
         strands.extend(self.ready.drain(..singles).map(|job| vec![job]));
         strands
+    }
+
+    /// The message of an entity that was running ended: the next one may run.
+    pub(super) fn release_entity(&mut self, entity: StateKey) {
+        if let Entry::Occupied(mut waiting) = self.entities.entry(entity) {
+            match waiting.get_mut().pop_front() {
+                Some(next) => self.ready.push_back(next),
+                None => drop(waiting.remove()),
+            }
+        }
     }
 
     /// A strand ended or a lane's messages were checked again.

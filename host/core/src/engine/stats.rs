@@ -42,6 +42,8 @@ counters! {
     applied,
     /// Messages whose key was already handled, parked or dead.
     duplicates,
+    /// Messages that were not newer than what was applied of their entity.
+    stale,
     /// Times that a message was parked.
     parkings,
     /// Messages that became dead letters, for whatever cause.
@@ -58,6 +60,8 @@ counters! {
     commits,
     /// Outgoing messages that a broker confirmed.
     published,
+    /// Outgoing messages that a broker refused: dead letters.
+    undeliverable,
 }
 
 /// A number that only grows.

@@ -10,18 +10,22 @@ use super::job::Job;
 use super::{
     EXPIRE_INTERVAL, Engine, EngineError, Phase, SETTLE_INTERVAL, WAKE_INTERVAL, WAKE_LIMIT,
 };
+use crate::crash::{CrashPoint, crash_point};
 use crate::{ParkedRow, StoreError};
 
 impl Engine {
     pub(super) fn start_timers(&mut self) {
         let now = Instant::now();
-        if self.pending.wake.is_none() && now >= self.wake_at {
+        if self.pending.wake.is_none() && now >= self.wake_at && !self.parts.relay.is_full() {
             self.wake_at = now + WAKE_INTERVAL;
             let store = Arc::clone(&self.parts.store);
             let plugin = self.config.plugin.clone();
             let now_ms = self.parts.clock.now_ms();
             self.pending.wake = Some(Box::pin(async move {
-                store.due(&plugin, now_ms, WAKE_LIMIT).await
+                crash_point(CrashPoint::WakeBefore);
+                let rows = store.due(&plugin, now_ms, WAKE_LIMIT).await;
+                crash_point(CrashPoint::WakeAfter);
+                rows
             }));
         }
         if self.pending.expire.is_none() && now >= self.expire_at {
@@ -30,7 +34,10 @@ impl Engine {
             let plugin = self.config.plugin.clone();
             let (retention, now_ms) = (self.config.retention, self.parts.clock.now_ms());
             self.pending.expire = Some(Box::pin(async move {
-                store.expire(&plugin, retention, now_ms).await
+                crash_point(CrashPoint::ExpireBefore);
+                let expired = store.expire(&plugin, retention, now_ms).await;
+                crash_point(CrashPoint::ExpireAfter);
+                expired
             }));
         }
     }
@@ -47,18 +54,24 @@ impl Engine {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut jobs = Vec::new();
-        for row in rows {
-            if !self.queue.has(&row.record) {
-                let job = Job::from_parked(row, 0);
+        let config = Arc::clone(&self.config);
+        self.take_up(rows.into_iter().map(|row| Job::from_parked(row, &config)));
+        self.give_up_gaps();
+        Ok(())
+    }
+
+    /// Has parked messages run again, unless they are on their way already.
+    pub(super) fn take_up(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        let mut taken = Vec::new();
+        for job in jobs {
+            if !self.queue.has(&job.record) {
                 self.queue.lead(&job.record);
                 self.budget.reserve(1, job.message.size());
                 self.parts.stats.woken.add(1);
-                jobs.push(job);
+                taken.push(job);
             }
         }
-        self.recheck(None, jobs);
-        Ok(())
+        self.recheck(None, taken);
     }
 
     /// Whether nothing is under way.
@@ -103,7 +116,7 @@ impl Engine {
 
     pub(super) fn next_timer(&self, phase: Phase) -> Instant {
         let mut next = Instant::now() + WAKE_INTERVAL;
-        if self.pending.wake.is_none() {
+        if self.pending.wake.is_none() && !self.parts.relay.is_full() {
             next = next.min(self.wake_at);
         }
         if self.pending.expire.is_none() {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::{
     Admin, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, OutboxRow, OutboxScan, Outcome,
-    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, StateEntry, StateKey, Store,
+    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, RunId, StateEntry, StateKey, Store,
     StoreError, StoreStats, SystemClock, Versioned,
 };
 use ledger::Ledger;
@@ -54,6 +54,12 @@ pub enum StoreCall {
     Outbox,
     /// [`Store::confirm`].
     Confirm,
+    /// [`Store::refuse`].
+    Refuse,
+    /// [`Store::outbox_len`].
+    OutboxLen,
+    /// [`Store::fence`].
+    Fence,
     /// [`Store::expire`].
     Expire,
     /// Any method of [`Admin`].
@@ -241,6 +247,22 @@ impl Store for MemoryStore {
     async fn confirm(&self, rows: &[RowId]) -> Result<(), StoreError> {
         self.call(StoreCall::Confirm, |ledger, _| {
             rows.iter().for_each(|row| ledger.confirm(row));
+        })
+    }
+
+    async fn refuse(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        self.call(StoreCall::Refuse, |ledger, _| {
+            letters.iter().for_each(|letter| ledger.refuse(letter));
+        })
+    }
+
+    async fn outbox_len(&self) -> Result<u64, StoreError> {
+        self.call(StoreCall::OutboxLen, |ledger, _| ledger.outbox_len())
+    }
+
+    async fn fence(&self, record: &RecordId, run: RunId) -> Result<bool, StoreError> {
+        self.call(StoreCall::Fence, |ledger, now_ms| {
+            ledger.fence(record, run, now_ms)
         })
     }
 

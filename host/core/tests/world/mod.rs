@@ -1,5 +1,8 @@
 //! A small world for engines: sources, store, sink, clock and handler in memory, on paused
 //! time, so that the same input gives the same run.
+#![allow(dead_code, reason = "each test binary uses its own part of the world")]
+
+pub mod chaos;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +12,7 @@ use semel_core::memory::{Answer, MemorySink, MemorySource, MemoryStore, NativeRu
 use semel_core::{
     BusinessKey, Clock, Engine, EngineConfig, EngineParts, Failure, FlowLimits, Grants, Header,
     Limits, Message, Outgoing, PluginName, RecordId, Relay, RelayConfig, RelayHandle, RetryPolicy,
-    RunContext, Runner, Stats,
+    RunContext, Runner, Source, Stats, Versioning,
 };
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -51,7 +54,6 @@ pub struct Order {
     pub reject: bool,
 }
 
-#[allow(dead_code, reason = "each test binary uses its own part of the world")]
 pub fn order(key: &str) -> Order {
     Order {
         key: key.into(),
@@ -164,8 +166,10 @@ pub struct World {
     pub stats: Arc<Stats>,
     pub runner: Arc<dyn Runner>,
     pub order_by: bool,
+    pub versioning: Option<Versioning>,
     pub retry: RetryPolicy,
     pub flow: FlowLimits,
+    pub relay: RelayConfig,
     instances: Arc<AtomicU64>,
 }
 
@@ -179,6 +183,7 @@ impl World {
             stats: Arc::default(),
             runner: ledger(),
             order_by: false,
+            versioning: None,
             retry: RetryPolicy {
                 max_attempts: 3,
                 first_delay: Duration::from_millis(100),
@@ -189,6 +194,7 @@ impl World {
                 in_flight: 32,
                 ..FlowLimits::default()
             },
+            relay: RelayConfig::default(),
             instances: Arc::default(),
         }
     }
@@ -196,14 +202,25 @@ impl World {
     pub fn relay(&self) -> (Relay, RelayHandle) {
         let store = Arc::new(self.store.clone());
         let sink = Arc::new(self.sink.clone());
-        Relay::new(RelayConfig::default(), store, sink, self.stats.clone())
+        Relay::new(
+            self.relay,
+            store,
+            sink,
+            self.clock.clone(),
+            self.stats.clone(),
+        )
     }
 
     pub fn engine(&self, source: &Arc<MemorySource>, relay: RelayHandle) -> Engine {
+        self.engine_of(source.clone(), relay)
+    }
+
+    pub fn engine_of(&self, source: Arc<dyn Source>, relay: RelayHandle) -> Engine {
         let config = EngineConfig {
             plugin: PluginName::new(PLUGIN),
             key: "json:/key".parse().unwrap(),
             order_by: self.order_by.then(|| "json:/lane".parse().unwrap()),
+            versioning: self.versioning.clone(),
             grants: Arc::new(Grants {
                 namespace: PLUGIN.into(),
                 destinations: None,
@@ -217,11 +234,12 @@ impl World {
             instance: self.instances.fetch_add(1, Ordering::Relaxed),
         };
         let parts = EngineParts {
-            source: source.clone(),
+            source,
             store: Arc::new(self.store.clone()),
             runner: self.runner.clone(),
             clock: self.clock.clone(),
             relay,
+            transactions: None,
             workers: Handle::current(),
             stats: self.stats.clone(),
         };

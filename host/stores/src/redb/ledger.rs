@@ -1,22 +1,22 @@
 //! The contract of `Store::commit` and its like, inside one write transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use semel_core::{
-    Cause, DeadLetter, DeadLetterId, Effects, Lane, MessageId, OutboxLane, OutboxRow, Outcome,
-    Park, ParkedRow, Partition, PluginName, Read, RecordId, RowId, Run, StateKey, StateOp, Verdict,
-    Version,
+    Cause, DeadLetter, DeadLetterId, Effects, Lane, Outcome, Park, ParkedRow, Partition,
+    PluginName, Read, RecordId, RowId, Run, RunId, StateKey, StateOp, Verdict, Version,
 };
-use serde::Serialize;
 
 use super::Broken;
 use super::buckets::{AllBuckets, Bucket, PluginBuckets};
+use super::fences::FenceTable;
+use super::outbox::OutboxTables;
 use super::parked::ParkedTables;
 use super::tables::{
-    BUCKETS, DEAD, HORIZONS, META, OUTBOX, OUTBOX_LANES, RECORDS, STATE, StoredFate, StoredRecord,
-    find, outbox_lane_prefix, record_key, row_key, split_state_value, state_key, state_value,
+    BUCKETS, DEAD, HORIZONS, META, RECORDS, STATE, StoredFate, StoredRecord, find, record_key,
+    split_state_value, state_key, state_value,
 };
 use crate::codec::{decode, encode};
 
@@ -37,8 +37,10 @@ pub(super) struct Ledger<'t> {
     any_record: bool,
     parked: ParkedTables<'t>,
     dead: Table<'t, &'static str, &'static [u8]>,
-    outbox: Table<'t, &'static [u8; 12], &'static [u8]>,
-    outbox_lanes: Table<'t, &'static [u8], ()>,
+    outbox: OutboxTables<'t>,
+    fences: FenceTable<'t>,
+    /// Whether runs were committed.
+    has_runs: bool,
     scratch: Vec<u8>,
 }
 
@@ -47,25 +49,16 @@ pub(super) struct Left {
     pub(super) sequence: Version,
     pub(super) buckets: Arc<AllBuckets>,
     pub(super) buckets_changed: bool,
+    pub(super) has_runs: bool,
 }
 
 /// What earlier runs of a batch left for the later ones.
 #[derive(Default)]
 struct Batch {
     /// Lanes in which a run was not carried through.
-    held: HashSet<(PluginName, Partition, Lane)>,
+    held: HashMap<(PluginName, Partition, Lane), Hold>,
     /// The values written: the version before the batch and the runs that wrote.
     written: HashMap<StateKey, (Version, Vec<u32>)>,
-}
-
-/// An [`OutboxRow`] as [`Run::outbox_rows`] makes it, without a copy of the message. Same form.
-#[derive(Serialize)]
-struct NewOutboxRow<'a> {
-    id: RowId,
-    message_id: &'a MessageId,
-    lane: Option<&'a OutboxLane>,
-    due_ms: u64,
-    outgoing: &'a semel_core::Outgoing,
 }
 
 impl<'t> Ledger<'t> {
@@ -89,8 +82,9 @@ impl<'t> Ledger<'t> {
             records,
             parked: ParkedTables::open(transaction)?,
             dead: transaction.open_table(DEAD)?,
-            outbox: transaction.open_table(OUTBOX)?,
-            outbox_lanes: transaction.open_table(OUTBOX_LANES)?,
+            outbox: OutboxTables::open(transaction)?,
+            fences: FenceTable::open(transaction)?,
+            has_runs: false,
             scratch: Vec::new(),
         })
     }
@@ -103,6 +97,7 @@ impl<'t> Ledger<'t> {
             sequence: self.sequence,
             buckets: self.buckets,
             buckets_changed: self.buckets_changed,
+            has_runs: self.has_runs,
         })
     }
 
@@ -115,12 +110,14 @@ impl<'t> Ledger<'t> {
                 None => self.apply(run, index, &mut batch)?,
             };
             if let Some(lane) = &run.lane
-                && !carries_lane_on(run, &outcome)
+                && let Some(hold) = hold(run, &outcome)
             {
-                batch.held.insert(lane_of(run, lane));
+                let held = batch.held.entry(lane_of(run, lane)).or_insert(hold);
+                *held = hold.max(*held);
             }
             outcomes.push(outcome);
         }
+        self.has_runs = true;
         Ok(outcomes)
     }
 
@@ -131,7 +128,7 @@ impl<'t> Ledger<'t> {
             if record.run == run.id {
                 return Ok(Some(Outcome::Applied {
                     version: record.version,
-                    outbox_clear: self.is_outbox_clear(run, record.version)?,
+                    outbox_clear: self.outbox.is_clear(run, record.version)?,
                 }));
             }
             if record.fingerprint != run.fingerprint {
@@ -141,13 +138,16 @@ impl<'t> Ledger<'t> {
                 return Ok(Some(Outcome::Duplicate));
             }
         }
-        let buckets = self.buckets.get(&run.record.plugin);
-        if buckets.is_some_and(|buckets| run.bucket < buckets.horizon_ms) {
+        let plugin = &run.record.plugin;
+        let buckets = self.buckets.get(plugin);
+        if buckets.is_some_and(|buckets| run.bucket < buckets.horizon_ms)
+            || self.fences.has(plugin, run.id)?
+        {
             return Ok(Some(Outcome::Conflict));
         }
         if let Some(lane) = &run.lane
-            && !is_waiting(&run.verdict)
-            && batch.held.contains(&lane_of(run, lane))
+            && let Some(hold) = batch.held.get(&lane_of(run, lane))
+            && !(is_waiting(&run.verdict) && *hold == Hold::Parked)
         {
             return Ok(Some(Outcome::Conflict));
         }
@@ -194,7 +194,7 @@ impl<'t> Ledger<'t> {
         let fate = match &run.verdict {
             Verdict::Done(effects) => {
                 self.write_state(effects, version, index, batch)?;
-                self.write_outbox(run, effects, version)?;
+                self.outbox.publish(run, effects, version)?;
                 StoredFate::Done(effects.reply.clone())
             }
             Verdict::Park(Park { row, .. }) => {
@@ -220,7 +220,7 @@ impl<'t> Ledger<'t> {
         )?;
         Ok(Outcome::Applied {
             version,
-            outbox_clear: self.is_outbox_clear(run, version)?,
+            outbox_clear: self.outbox.is_clear(run, version)?,
         })
     }
 
@@ -261,39 +261,6 @@ impl<'t> Ledger<'t> {
         Ok(())
     }
 
-    fn write_outbox(
-        &mut self,
-        run: &Run,
-        effects: &Effects,
-        version: Version,
-    ) -> Result<(), Broken> {
-        if effects.outgoing.is_empty() {
-            return Ok(());
-        }
-        let run_lane = run.lane.as_ref().map(|lane| OutboxLane {
-            plugin: run.record.plugin.clone(),
-            lane: lane.clone(),
-        });
-        for (ordinal, outgoing) in (0..).zip(&effects.outgoing) {
-            let id = RowId { version, ordinal };
-            let lane = run_lane.as_ref().filter(|_| outgoing.delay_ms.is_none());
-            let delayed = |ms| run.ended_ms.saturating_add(ms);
-            let blob = encode(&NewOutboxRow {
-                id,
-                message_id: &MessageId::derive(&run.record, ordinal),
-                lane,
-                due_ms: outgoing.delay_ms.map_or(0, delayed),
-                outgoing,
-            });
-            self.outbox.insert(&row_key(id), &*blob)?;
-            if let Some(lane) = lane {
-                let key = outbox_lane_prefix(&lane.plugin, &lane.lane).last(&row_key(id));
-                self.outbox_lanes.insert(key.as_bytes(), ())?;
-            }
-        }
-        Ok(())
-    }
-
     fn write_record(&mut self, id: &RecordId, record: &StoredRecord) -> Result<(), Broken> {
         let mut value = std::mem::take(&mut self.scratch);
         record.write(&mut value);
@@ -322,20 +289,31 @@ impl<'t> Ledger<'t> {
 
     pub(super) fn confirm(&mut self, rows: &[RowId]) -> Result<(), Broken> {
         for id in rows {
-            let Some(blob) = self.outbox.remove(&row_key(*id))? else {
-                continue;
-            };
-            // Without lanes there is nothing to take out of their index.
-            if self.outbox_lanes.is_empty()? {
-                continue;
-            }
-            let row: OutboxRow = decode("outgoing message", blob.value())?;
-            if let Some(lane) = row.lane {
-                let key = outbox_lane_prefix(&lane.plugin, &lane.lane).last(&row_key(*id));
-                self.outbox_lanes.remove(key.as_bytes())?;
+            self.outbox.remove(*id)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, letters: &[DeadLetter]) -> Result<(), Broken> {
+        for letter in letters {
+            if let Some(row) = &letter.outgoing
+                && self.outbox.remove(row.id)?
+            {
+                self.bury(std::slice::from_ref(letter))?;
             }
         }
         Ok(())
+    }
+
+    pub(super) fn fence(&mut self, id: &RecordId, run: RunId) -> Result<bool, Broken> {
+        let record = self.find(id)?;
+        if record.is_some_and(|record| record.run == run && record.is_done()) {
+            return Ok(true);
+        }
+        let buckets = self.buckets.get(&id.plugin);
+        let time_ms = buckets.map_or(self.now_ms, |buckets| buckets.time_at(self.now_ms));
+        self.fences.insert(&id.plugin, run, time_ms)?;
+        Ok(false)
     }
 
     pub(super) fn expire(
@@ -374,6 +352,7 @@ impl<'t> Ledger<'t> {
             index.remove(bucket.key(plugin).as_bytes())?;
             self.transaction.delete_table(bucket.table())?;
         }
+        self.fences.expire(plugin, horizon_ms)?;
         Ok(gone.len() as u64)
     }
 
@@ -382,6 +361,11 @@ impl<'t> Ledger<'t> {
             Some(blob) => decode("dead letter", blob.value())?,
             None => return Ok(false),
         };
+        if let Some(row) = &letter.outgoing {
+            self.outbox.restore(row)?;
+            self.dead.remove(letter.id.as_str())?;
+            return Ok(true);
+        }
         let Some(id) = &letter.record else {
             return Ok(false);
         };
@@ -465,19 +449,6 @@ impl<'t> Ledger<'t> {
         };
         Ok(version == read.base && read.seen.is_empty())
     }
-
-    fn is_outbox_clear(&self, run: &Run, version: Version) -> Result<bool, Broken> {
-        let (Some(lane), Verdict::Done(effects)) = (&run.lane, &run.verdict) else {
-            return Ok(true);
-        };
-        if effects.outgoing.iter().all(|out| out.delay_ms.is_some()) {
-            return Ok(true);
-        }
-        let prefix = outbox_lane_prefix(&run.record.plugin, lane);
-        let own = prefix.clone().number(version);
-        let mut older = self.outbox_lanes.range(prefix.as_bytes()..own.as_bytes())?;
-        Ok(older.next().transpose()?.is_none())
-    }
 }
 
 /// What an operation makes of a stored state value.
@@ -512,11 +483,20 @@ fn is_conditional(verdict: &Verdict) -> bool {
     }
 }
 
-/// Whether later runs of the lane may be applied after this outcome.
-fn carries_lane_on(run: &Run, outcome: &Outcome) -> bool {
+/// Why later runs of a lane are not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Hold {
+    /// A run of it was parked: those that wait may be parked behind it.
+    Parked,
+    /// A run of it is recorded nowhere, so nothing may go or wait before it.
+    Refused,
+}
+
+/// Whether later runs of the lane are held after this outcome.
+fn hold(run: &Run, outcome: &Outcome) -> Option<Hold> {
     match outcome {
-        Outcome::Duplicate => true,
-        Outcome::Applied { .. } => !matches!(run.verdict, Verdict::Park(_)),
-        _ => false,
+        Outcome::Duplicate => None,
+        Outcome::Applied { .. } => matches!(run.verdict, Verdict::Park(_)).then_some(Hold::Parked),
+        _ => Some(Hold::Refused),
     }
 }

@@ -151,6 +151,10 @@ impl Reader<'_> {
         Ok(rows)
     }
 
+    pub(super) fn outbox_len(&self) -> Result<u64, Broken> {
+        Ok(self.transaction.open_table(OUTBOX)?.len()?)
+    }
+
     pub(super) fn list_state(
         &self,
         namespace: &str,
@@ -235,7 +239,7 @@ impl Reader<'_> {
             done,
             parked: self.parked_count(plugin)?,
             dead: self.list_dead(Some(plugin), None, usize::MAX)?.len() as u64,
-            outbox: self.transaction.open_table(OUTBOX)?.len()?,
+            outbox: self.outbox_len()?,
         })
     }
 

@@ -37,6 +37,9 @@ pub(super) const OUTBOX: TableDefinition<&[u8; 12], &[u8]> = TableDefinition::ne
 /// Plugin, lane and row id, for outgoing messages with a lane.
 pub(super) const OUTBOX_LANES: TableDefinition<&[u8], ()> = TableDefinition::new("outbox-lanes");
 
+/// Plugin and run id → bucket time in which the run was fenced.
+pub(super) const FENCES: TableDefinition<&[u8], u64> = TableDefinition::new("fences");
+
 /// The name of the table with a bucket's done records: business key → [`DoneRecord`].
 pub(super) fn done_table(plugin: &PluginName, start_ms: u64) -> String {
     format!("done:{plugin}:{start_ms}")
@@ -64,6 +67,10 @@ pub(super) fn due_key(plugin: &PluginName, due_ms: u64, key: &[u8]) -> Composite
 
 pub(super) fn outbox_lane_prefix(plugin: &PluginName, lane: &Lane) -> CompositeKey {
     CompositeKey::new(plugin.as_str().as_bytes()).part(lane.as_bytes())
+}
+
+pub(super) fn fence_key(plugin: &PluginName, run: RunId) -> CompositeKey {
+    CompositeKey::new(plugin.as_str().as_bytes()).last(run.as_bytes())
 }
 
 pub(super) fn row_key(id: RowId) -> [u8; 12] {
@@ -177,6 +184,10 @@ impl StoredRecord {
             fingerprint: Fingerprint::from_bytes(*fingerprint),
             fate,
         })
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.fate, StoredFate::Done(_))
     }
 
     /// As a check answers.

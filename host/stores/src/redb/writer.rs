@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use redb::{Database, Durability, ReadableDatabase};
+use semel_core::crash::{CrashPoint, crash_point};
 use semel_core::{StoreError, Version};
 use tokio::sync::oneshot;
 
@@ -164,10 +165,14 @@ impl Worker {
             sequence,
             buckets,
             buckets_changed,
+            has_runs,
         } = ledger.close()?;
         if buckets_changed {
             // Before the commit readers must know the new tables, which are empty to them.
             self.publish(Arc::new(merged(&self.known, &buckets)));
+        }
+        if has_runs {
+            crash_point(CrashPoint::CommitWritten);
         }
         transaction.commit()?;
         self.sequence = sequence;

@@ -26,6 +26,7 @@ pub(super) struct Call {
 #[derive(Serialize)]
 struct NewOutboxRow<'a> {
     id: RowId,
+    plugin: &'a PluginName,
     message_id: semel_core::MessageId,
     lane: Option<&'a OutboxLane>,
     due_ms: u64,
@@ -107,8 +108,8 @@ impl Call {
         }
         batch.array(index.plugins.in_order.len());
         for plugin in &index.plugins.in_order {
-            all.push(keys.due(plugin));
-            let due = all.len() as u64;
+            all.extend([keys.due(plugin), keys.fences(plugin)]);
+            let due = all.len() as u64 - 1;
             batch.array(2).bytes(plugin.as_str().as_bytes()).number(due);
         }
         batch.array(index.records.in_order.len());
@@ -238,6 +239,7 @@ fn pack_outgoing(pack: &mut Pack, run: &Run, outgoing: &[Outgoing]) {
                 version: 0,
                 ordinal,
             },
+            plugin: &run.record.plugin,
             message_id: semel_core::MessageId::derive(&run.record, ordinal),
             lane,
             due_ms: outgoing.delay_ms.map_or(0, delayed),

@@ -5,7 +5,7 @@
 -- between two writes would leave half a batch.
 --
 -- KEYS: the fixed keys (see `keys.rs`), then one of each record, then one of each state value,
---       then the due queues, then the name lists.
+--       then due queue and fences of each plugin, then the name lists.
 -- ARGV[1]: the batch (see `batch.rs`), in MessagePack.
 -- Reply: two integers a run: a code (see `batch.rs`) and what belongs to it.
 
@@ -36,17 +36,18 @@ local function bytes8(number) return pack('>I8', number) end
 local function number8(text, at) return (from_packed('>I8', text, at)) end
 
 for _, plugin in ipairs(plugins) do
-  local retention, visible, fence = default_retention, 0, 0
+  local retention, visible, oldest_check = default_retention, 0, 0
   local kept = call('HGET', HORIZONS, plugin[1])
   if kept then
-    local r, v, f = string.match(kept, '^(%d+) (%d+) (%d+)$')
-    retention, visible, fence = tonumber(r), tonumber(v), tonumber(f)
+    local r, v, o = string.match(kept, '^(%d+) (%d+) (%d+)$')
+    retention, visible, oldest_check = tonumber(r), tonumber(v), tonumber(o)
   end
-  plugin.name, plugin.due = plugin[1], KEYS[plugin[2]]
+  plugin.name, plugin.due, plugin.fences = plugin[1], KEYS[plugin[2]], KEYS[plugin[2] + 1]
+  plugin.any_fence = call('EXISTS', plugin.fences) == 1
   -- Done records before this time count as gone, whether or not the server deleted them yet.
   plugin.visible = math.max(visible, now - retention)
   -- Checks before this time are too old.
-  plugin.oldest = math.max(plugin.visible, fence)
+  plugin.oldest = math.max(plugin.visible, oldest_check)
   plugin.time = bytes8(math.max(now, plugin.oldest))
   plugin.ttl = string.format('%.0f', retention + margin)
 end
@@ -115,6 +116,10 @@ local function is_behind(lane, offset)
   return false
 end
 
+local function is_fenced(plugin, run_id)
+  return plugin.any_fence and call('ZSCORE', plugin.fences, run_id)
+end
+
 local function lane_member(record, key)
   return record.lane .. record.offset .. record.due .. key
 end
@@ -176,7 +181,7 @@ end
 
 -- === judging ===
 
-local held = {}       -- lanes in which a run was not carried through
+local held = {}       -- lanes in which a run was parked (1) or is recorded nowhere (2)
 local published = {}  -- outbox lanes in which a run so far publishes
 
 local function stands(reads)
@@ -208,16 +213,20 @@ local function judge(run)
   local record = current[run[1]]
   local plugin = plugins[records[run[1]][1]]
   local head, lane = run[2], run[5]
+  local run_id = sub(head, 2, 17)
   if record then
-    if sub(record.head, 2, 17) == sub(head, 2, 17) then
+    if sub(record.head, 2, 17) == run_id then
       return nil, applied(record.version, run[10], false)                 -- 1
     end
     if sub(record.head, 18) ~= sub(head, 18) then return nil, MISMATCH, 0 end
     if record.kind ~= PARKED then return nil, DUPLICATE, 0 end            -- 2
   end
-  if run[3] < plugin.oldest then return nil, CONFLICT, 0 end              -- 3
+  if run[3] < plugin.oldest or is_fenced(plugin, run_id) then
+    return nil, CONFLICT, 0                                               -- 3
+  end
   local waits = run[7] == 1
-  if lane ~= '' and not waits and held[lane] then return nil, CONFLICT, 0 end -- 4
+  local hold = lane ~= '' and held[lane]
+  if hold and not (waits and hold == 1) then return nil, CONFLICT, 0 end   -- 4
   if run[4] ~= UNCONDITIONAL and run[4] ~= (record and record.row or 0) then
     return nil, ALREADY_PARKED, 0                                         -- 5
   end
@@ -307,7 +316,7 @@ for index, run in ipairs(runs) do
   if is_new then code, number = stage(index - 1, run, sums) end
   local parks = byte(run[2], 1) == PARKED
   if run[5] ~= '' and code ~= DUPLICATE and (code > APPLIED_NOT_CLEAR or parks) then
-    held[run[5]] = true
+    held[run[5]] = math.max(held[run[5]] or 0, code > APPLIED_NOT_CLEAR and 2 or 1)
   end
   reply[#reply + 1] = code
   reply[#reply + 1] = number

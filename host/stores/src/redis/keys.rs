@@ -6,7 +6,7 @@
 //! | key | type | content |
 //! |---|---|---|
 //! | `v` | string | the last version given out |
-//! | `h` | hash | plugin → retention, time of the oldest done record that counts, fence |
+//! | `h` | hash | plugin → retention, time of the oldest done record that counts, of the oldest check |
 //! | `l` | sorted set | parked rows in lanes: lane, offset, due time, business key |
 //! | `c` | hash | plugin → number of parked rows |
 //! | `o` | sorted set | outgoing messages: row id, length of lane, lane, message |
@@ -16,6 +16,7 @@
 //! | `r` plugin, business key | string | a record, with the row where it is parked |
 //! | `s` namespace, name | string | version in 8 bytes, state value |
 //! | `n` namespace | sorted set | names of state values |
+//! | `f` plugin | sorted set | fenced run ids, by the time of their fencing |
 //! | `d` plugin | sorted set | business keys of parked rows that are not behind another, by due time |
 //!
 //! Sorted sets without scores are ordered by their members' bytes.
@@ -64,6 +65,16 @@ impl Keys {
         ]
     }
 
+    /// The keys of the scripts that move messages between outbox and dead letters.
+    pub(super) fn outgoing_and_dead(&self) -> [Vec<u8>; 4] {
+        [
+            self.outbox(),
+            self.outbox_lanes(),
+            self.dead(),
+            self.dead_ids(),
+        ]
+    }
+
     pub(super) fn record(&self, record: &RecordId) -> Vec<u8> {
         let plugin = CompositeKey::new(record.plugin.as_str().as_bytes());
         self.key(b'r', plugin.last(record.key.as_bytes()).as_bytes())
@@ -93,6 +104,10 @@ impl Keys {
 
     pub(super) fn names(&self, namespace: &str) -> Vec<u8> {
         self.key(b'n', namespace.as_bytes())
+    }
+
+    pub(super) fn fences(&self, plugin: &PluginName) -> Vec<u8> {
+        self.key(b'f', plugin.as_str().as_bytes())
     }
 
     pub(super) fn due(&self, plugin: &PluginName) -> Vec<u8> {

@@ -81,6 +81,9 @@ pub(super) async fn open(url: &str) -> Result<RedisStore, OpenError> {
         confirm: Script::new(include_str!("confirm.lua")),
         expire: Script::new(include_str!("expire.lua")),
         replay: Script::new(include_str!("replay.lua")),
+        replay_outgoing: Script::new(include_str!("replay_outgoing.lua")),
+        refuse: Script::new(include_str!("refuse.lua")),
+        fence: Script::new(include_str!("fence.lua")),
     })
 }
 

@@ -63,6 +63,7 @@ pub async fn run(course: Course, handler: &Handler, kind: Kind) -> Result<Sample
         RelayConfig::default(),
         Arc::clone(&course.store),
         course.sink,
+        Arc::new(SystemClock),
         Arc::clone(&relay_stats),
     );
     let mut relay = tokio::spawn(relay.run(finish.clone(), CancellationToken::new()));
@@ -70,6 +71,7 @@ pub async fn run(course: Course, handler: &Handler, kind: Kind) -> Result<Sample
         plugin: handler.name.clone(),
         key: handler.key.clone(),
         order_by: None,
+        versioning: None,
         grants: Arc::new(Grants {
             namespace: handler.name.as_str().into(),
             ..Grants::default()
@@ -89,6 +91,7 @@ pub async fn run(course: Course, handler: &Handler, kind: Kind) -> Result<Sample
         runner: handler.runner(kind),
         clock: Arc::new(SystemClock),
         relay: handle,
+        transactions: None,
         workers: workers.handle().clone(),
         stats: Arc::clone(&stats),
     };

@@ -60,7 +60,9 @@ fn main() -> Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            "warn,rocketmq_client_rust=error,rocketmq_transport=error,rocketmq_runtime=off",
+            // As the host does: the client tells of each attempt of each task in an outage.
+            "warn,rocketmq_client_rust=error,rocketmq_client_rust::consumer=off,\
+             rocketmq_transport=off,rocketmq_runtime=off",
         )
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

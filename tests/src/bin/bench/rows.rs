@@ -263,6 +263,7 @@ impl Cluster {
                     version: number,
                     ordinal: 0,
                 },
+                plugin: record.plugin.clone(),
                 message_id: MessageId::derive(&record, 0),
                 lane: None,
                 due_ms: 0,
@@ -290,6 +291,7 @@ impl Cluster {
             name_server: self.rocketmq.name_server(),
             group: format!("bench-{group}"),
             topics: vec![INPUT.to_owned()],
+            redelivery: RocketMqSourceConfig::DEFAULT_REDELIVERY,
         };
         Arc::new(RocketMqSource::new(&self.client, config))
     }

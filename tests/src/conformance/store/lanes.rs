@@ -119,15 +119,28 @@ pub async fn a_parked_run_holds_its_lane_in_the_batch(store: Arc<dyn Admin>) {
         done("3").in_lane("l", 3).adding("n", 1),
         done("4").in_lane("m", 4),
         done("5").adding("n", 10),
-        park("6", 5).in_lane("l", 6).behind(),
     ];
     let outcomes = commit(&store, &batch).await;
     assert!(applied(&outcomes[0]) && applied(&outcomes[1]));
     assert_eq!(outcomes[2], Outcome::Conflict);
     assert!(applied(&outcomes[3]) && applied(&outcomes[4]));
-    // Waiting is always safe.
-    assert!(applied(&outcomes[5]));
     assert_eq!(text(&store, "n").await.as_deref(), Some("10"));
+}
+
+/// Whoever waits may be parked behind what is parked, but not before what is recorded nowhere:
+/// another host could take it up first.
+pub async fn waiting_never_overtakes_in_the_batch(store: Arc<dyn Admin>) {
+    let batch = [
+        park("1", 5).in_lane("l", 1),
+        park("2", 5).in_lane("l", 2).behind(),
+        park("3", 5).in_lane("l", 3).behind(),
+        done("4").in_lane("l", 4),
+        park("5", 5).in_lane("l", 5).behind(),
+    ];
+    let outcomes = commit(&store, &batch).await;
+    assert!(outcomes[..3].iter().all(applied), "{outcomes:?}");
+    assert_eq!(outcomes[3..], [Outcome::Conflict, Outcome::Conflict]);
+    assert_eq!(store.parked(&plugin()).await.unwrap().0, 3);
 }
 
 /// So do runs after a conflict, a mismatch, a message that waits and a bad sum.

@@ -8,8 +8,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use semel_core::memory::MemoryStore;
 use semel_core::{
-    Admin, Cause, CheckQuery, DeadLetterId, Expected, OutboxScan, Outcome, PluginName, Read,
-    RecordState, Run, StateOp, Verdict, Version,
+    Admin, Cause, CheckQuery, DeadLetter, DeadLetterId, Expected, OutboxScan, Outcome, PluginName,
+    Read, RecordState, Run, StateOp, Verdict, Version,
 };
 
 use super::build::*;
@@ -18,6 +18,9 @@ use super::build::*;
 const RECORDS: [&str; 6] = ["r0", "r1", "r2", "r3", "r4", "r5"];
 const NAMES: [&str; 3] = ["x", "y", "n"];
 const LANES: [&str; 2] = ["l", "m"];
+
+/// Further on than any history gets.
+const NO_VERSION: Version = 1 << 40;
 
 /// One run, with choices that are made when it is known what is stored.
 #[derive(Clone, Debug)]
@@ -33,6 +36,7 @@ struct Plan {
     writes: Vec<(usize, u8)>,
     publishes: Vec<bool>,
     honest: bool,
+    fenced: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +44,9 @@ enum Step {
     Commit(Vec<Plan>),
     CommitAgain,
     Confirm(u8),
+    Refuse(u8),
+    ReplayOutgoing(u8),
+    Fence(u8),
     Bury(u64),
     Replay(usize),
     Drop(usize),
@@ -56,7 +63,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         ),
         prop::collection::vec((0..NAMES.len(), any::<u8>()), 0..3),
         prop::collection::vec(prop::bool::weighted(0.8), 0..3),
-        prop::bool::weighted(0.8),
+        (prop::bool::weighted(0.8), prop::bool::weighted(0.1)),
     )
         .prop_map(
             |(
@@ -66,7 +73,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 reads,
                 writes,
                 publishes,
-                honest,
+                (honest, fenced),
             )| {
                 Plan {
                     record,
@@ -79,6 +86,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                     writes,
                     publishes,
                     honest,
+                    fenced,
                 }
             },
         )
@@ -89,6 +97,9 @@ fn step() -> impl Strategy<Value = Step> {
         12 => prop::collection::vec(plan(), 1..7).prop_map(Step::Commit),
         2 => Just(Step::CommitAgain),
         2 => any::<u8>().prop_map(Step::Confirm),
+        2 => any::<u8>().prop_map(Step::Refuse),
+        2 => any::<u8>().prop_map(Step::ReplayOutgoing),
+        1 => any::<u8>().prop_map(Step::Fence),
         1 => (0..4u64).prop_map(Step::Bury),
         2 => (0..RECORDS.len()).prop_map(Step::Replay),
         1 => (0..RECORDS.len()).prop_map(Step::Drop),
@@ -146,6 +157,11 @@ impl<'a> Both<'a> {
                 let ours = self.runs(self.store, plans, &id).await;
                 let theirs = self.runs(&self.reference, plans, &id).await;
                 self.last = (ours, theirs);
+                for (at, plan) in plans.iter().enumerate() {
+                    if plan.fenced {
+                        self.fence(at).await;
+                    }
+                }
                 self.commit().await;
             }
             Step::CommitAgain => self.commit().await,
@@ -156,6 +172,32 @@ impl<'a> Both<'a> {
                         let row = &rows[usize::from(*which) % rows.len()];
                         store.confirm(&[row.id]).await.unwrap();
                     }
+                }
+            }
+            Step::Refuse(which) => {
+                for store in [self.store, &self.reference] {
+                    let rows = self.outbox(store).await;
+                    if !rows.is_empty() {
+                        let row = &rows[usize::from(*which) % rows.len()];
+                        let letter = DeadLetter::undeliverable(row, "too large".to_owned(), 3);
+                        store.refuse(&[letter]).await.unwrap();
+                    }
+                }
+            }
+            Step::ReplayOutgoing(which) => {
+                for store in [self.store, &self.reference] {
+                    let letters = store.list_dead(Some(&self.plugin), None, 99).await.unwrap();
+                    let outgoing = letters.iter().filter(|letter| letter.outgoing.is_some());
+                    let outgoing: Vec<_> = outgoing.collect();
+                    if !outgoing.is_empty() {
+                        let letter = outgoing[usize::from(*which) % outgoing.len()];
+                        assert!(store.replay(&letter.id, 2).await.unwrap());
+                    }
+                }
+            }
+            Step::Fence(which) => {
+                if !self.last.0.is_empty() {
+                    self.fence(usize::from(*which) % self.last.0.len()).await;
                 }
             }
             Step::Bury(offset) => {
@@ -177,6 +219,14 @@ impl<'a> Both<'a> {
                 assert_eq!(ours, self.reference.drop_dead(&id).await.unwrap());
             }
         }
+    }
+
+    /// Fences a run of the last batch.
+    async fn fence(&self, at: usize) {
+        let run = &self.last.0[at];
+        let ours = self.store.fence(&run.record, run.id).await.unwrap();
+        let theirs = self.reference.fence(&run.record, run.id).await.unwrap();
+        assert_eq!(ours, theirs, "on {run:#?}");
     }
 
     async fn commit(&self) {
@@ -246,7 +296,7 @@ impl<'a> Both<'a> {
                 let mut seen = writers[*name].clone();
                 let mut base: Version = base;
                 match lie.map(|lie| lie % 3) {
-                    Some(0) => base = base.wrapping_add(1),
+                    Some(0) => base += NO_VERSION,
                     Some(1) => drop(seen.pop()),
                     Some(_) => seen.clear(),
                     None => {}
@@ -340,13 +390,17 @@ impl<'a> Both<'a> {
             let value = &store.read(&[self.state(name)]).await.unwrap()[0];
             contents.push(format!("{:?} {}", value.value, value.version == 0));
         }
-        for letter in store.list_dead(Some(&self.plugin), None, 99).await.unwrap() {
+        for mut letter in store.list_dead(Some(&self.plugin), None, 99).await.unwrap() {
+            if let Some(row) = &mut letter.outgoing {
+                row.id.version = 0;
+                letter.position.offset = 0;
+            }
             contents.push(format!("{letter:?}"));
         }
         for row in self.outbox(store).await {
             contents.push(format!(
-                "{} {:?} {:?}",
-                row.message_id, row.lane, row.outgoing
+                "{} {} {:?} {:?}",
+                row.plugin, row.message_id, row.lane, row.outgoing
             ));
         }
         let mut stats = store.stats(&self.plugin).await.unwrap();

@@ -168,6 +168,7 @@ pub async fn rows_are_read_as_written(store: Arc<dyn Admin>) {
     for (ordinal, body) in [(0, "a\0ü"), (1, "")] {
         let expected = OutboxRow {
             id: RowId { version, ordinal },
+            plugin: plugin(),
             message_id: MessageId::derive(&run.record, ordinal),
             lane: Some(lane("l\0")),
             due_ms: 0,
@@ -175,6 +176,39 @@ pub async fn rows_are_read_as_written(store: Arc<dyn Admin>) {
         };
         assert_eq!(rows[ordinal as usize], expected);
     }
+}
+
+/// Also those that have no lane.
+pub async fn rows_know_their_plugin(store: Arc<dyn Admin>) {
+    let publish = |key: &str| done(key).publishing(key, None).publishing(key, Some(1));
+    apply(&store, &publish("1")).await;
+    apply(&store, &publish("2").of_plugin("audit")).await;
+    apply(&store, &publish("3").in_lane("l", 1)).await;
+    let rows = all(&store).await;
+    let plugins: Vec<_> = rows.iter().map(|row| row.plugin.as_str()).collect();
+    let expected = ["points", "points", "audit", "audit", "points", "points"];
+    assert_eq!(plugins, expected);
+}
+
+/// Whatever comes and goes, and whenever it is due.
+pub async fn the_length_is_exact(store: Arc<dyn Admin>) {
+    let len = async || store.outbox_len().await.expect("it is counted");
+    assert_eq!(len().await, 0);
+    let run = done("1")
+        .publishing("a", None)
+        .publishing("b", Some(60_000));
+    apply(&store, &run).await;
+    assert_eq!(len().await, 2);
+    commit(&store, &[run, done("1").publishing("c", None)]).await;
+    assert_eq!(len().await, 2);
+    apply(&store, &done("2").of_plugin("audit").publishing("d", None)).await;
+    assert_eq!(len().await, 3);
+    let rows = all(&store).await;
+    store.confirm(&[rows[0].id, rows[0].id]).await.unwrap();
+    assert_eq!(len().await, 2);
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    store.confirm(&ids).await.unwrap();
+    assert_eq!(len().await, 0);
 }
 
 /// At most as many as asked for.

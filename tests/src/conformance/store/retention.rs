@@ -7,7 +7,8 @@ use semel_core::{Admin, Cause, Clock, Outcome, PluginName, RecordState, SystemCl
 
 use super::build::*;
 
-const SHORT: Duration = Duration::from_millis(20);
+/// Long enough to check and commit within it, also where many tests run at once.
+const SHORT: Duration = Duration::from_millis(500);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 async fn expire(store: &Arc<dyn Admin>, plugin: &PluginName, retention: Duration) -> u64 {
@@ -20,7 +21,7 @@ async fn expire(store: &Arc<dyn Admin>, plugin: &PluginName, retention: Duration
 
 /// Longer than the short retention and its buckets.
 async fn wait() {
-    tokio::time::sleep(Duration::from_millis(80)).await;
+    tokio::time::sleep(2 * SHORT).await;
 }
 
 /// A record older than the retention is dropped, and its key may be used again.

@@ -1,6 +1,6 @@
 //! The contract of [`Store`](crate::Store), on plain maps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     state: BTreeMap<StateKey, (Version, Bytes)>,
     outbox: BTreeMap<RowId, OutboxRow>,
     outbox_lanes: BTreeSet<(OutboxLane, RowId)>,
+    /// Runs that must not be committed any more, with the bucket in which they were fenced.
+    fences: BTreeMap<(PluginName, RunId), u64>,
     /// Done records of buckets below these are gone. A bucket is a millisecond here.
     horizons: BTreeMap<PluginName, u64>,
 }
@@ -55,7 +57,7 @@ enum Fate {
 #[derive(Default)]
 struct Batch {
     /// Lanes in which a run was not carried through.
-    held: HashSet<(PluginName, Partition, Lane)>,
+    held: HashMap<(PluginName, Partition, Lane), Hold>,
     /// The values written: the version before the batch and the runs that wrote.
     written: HashMap<StateKey, (Version, Vec<u32>)>,
 }
@@ -90,9 +92,10 @@ impl Ledger {
                 Err(outcome) => outcome,
             };
             if let Some(lane) = &run.lane
-                && !carries_lane_on(run, &outcome)
+                && let Some(hold) = hold(run, &outcome)
             {
-                batch.held.insert(lane_of(run, lane));
+                let held = batch.held.entry(lane_of(run, lane)).or_insert(hold);
+                *held = hold.max(*held);
             }
             outcomes.push(outcome);
         }
@@ -116,12 +119,13 @@ impl Ledger {
                 return Err(Outcome::Duplicate);
             }
         }
-        if run.bucket < self.horizon(&run.record.plugin) {
+        let fence = (run.record.plugin.clone(), run.id);
+        if run.bucket < self.horizon(&run.record.plugin) || self.fences.contains_key(&fence) {
             return Err(Outcome::Conflict);
         }
         if let Some(lane) = &run.lane
-            && !is_waiting(&run.verdict)
-            && batch.held.contains(&lane_of(run, lane))
+            && let Some(hold) = batch.held.get(&lane_of(run, lane))
+            && !(is_waiting(&run.verdict) && *hold == Hold::Parked)
         {
             return Err(Outcome::Conflict);
         }
@@ -257,11 +261,41 @@ impl Ledger {
         }
     }
 
+    pub(super) fn refuse(&mut self, letter: &DeadLetter) {
+        if let Some(row) = &letter.outgoing
+            && self.outbox.contains_key(&row.id)
+        {
+            self.confirm(&row.id);
+            self.bury(letter);
+        }
+    }
+
+    pub(super) fn outbox_len(&self) -> u64 {
+        self.outbox.len() as u64
+    }
+
+    pub(super) fn fence(&mut self, id: &RecordId, run: RunId, now_ms: u64) -> bool {
+        let done_by = match self.record_state(id) {
+            RecordState::Done { run, .. } => Some(run),
+            _ => None,
+        };
+        if done_by == Some(run) {
+            return true;
+        }
+        let bucket = self.bucket(&id.plugin, now_ms);
+        self.fences
+            .entry((id.plugin.clone(), run))
+            .or_insert(bucket);
+        false
+    }
+
     pub(super) fn expire(&mut self, plugin: &PluginName, retention_ms: u64, now_ms: u64) -> u64 {
         let horizon = now_ms
             .saturating_sub(retention_ms)
             .max(self.horizon(plugin));
         self.horizons.insert(plugin.clone(), horizon);
+        self.fences
+            .retain(|(of, _), bucket| of != plugin || *bucket >= horizon);
         let mut gone = BTreeSet::new();
         self.records.retain(|id, record| match record.fate {
             Fate::Done { bucket, .. } if id.plugin == *plugin && bucket < horizon => {
@@ -326,6 +360,11 @@ impl Ledger {
         let Some(letter) = self.dead.get(id) else {
             return false;
         };
+        if let Some(row) = letter.outgoing.clone() {
+            self.write_outbox(vec![*row]);
+            self.dead.remove(id);
+            return true;
+        }
         let Some(record) = letter.record.clone() else {
             return false;
         };
@@ -523,11 +562,20 @@ fn is_conditional(verdict: &Verdict) -> bool {
     }
 }
 
-/// Whether later runs of the lane may be applied after this outcome.
-fn carries_lane_on(run: &Run, outcome: &Outcome) -> bool {
+/// Why later runs of a lane are not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Hold {
+    /// A run of it was parked: those that wait may be parked behind it.
+    Parked,
+    /// A run of it is recorded nowhere, so nothing may go or wait before it.
+    Refused,
+}
+
+/// Whether later runs of the lane are held after this outcome.
+fn hold(run: &Run, outcome: &Outcome) -> Option<Hold> {
     match outcome {
-        Outcome::Duplicate => true,
-        Outcome::Applied { .. } => !matches!(run.verdict, Verdict::Park(_)),
-        _ => false,
+        Outcome::Duplicate => None,
+        Outcome::Applied { .. } => matches!(run.verdict, Verdict::Park(_)).then_some(Hold::Parked),
+        _ => Some(Hold::Refused),
     }
 }

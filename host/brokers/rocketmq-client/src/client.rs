@@ -73,14 +73,14 @@ impl RocketMqClient {
         self.inner.shutdown().await;
     }
 
-    pub(super) fn runtime(&self) -> Arc<ClientRuntime> {
+    pub(crate) fn runtime(&self) -> Arc<ClientRuntime> {
         self.inner.runtime()
     }
 
-    /// How to reach a cluster. Sources and sinks of one host share the connections.
-    pub(super) fn config_for(&self, name_server: &str) -> ClientConfig {
+    /// How to reach a cluster. Those of one host that have the same `role` share connections.
+    pub(crate) fn config_for(&self, name_server: &str, role: &str) -> ClientConfig {
         let cluster = blake3::hash(name_server.as_bytes()).to_hex();
-        let instance = format!("{}-{}", self.inner.instance(), &cluster[..8]);
+        let instance = format!("{}-{}{role}", self.inner.instance(), &cluster[..8]);
         let mut config = ClientConfig::default();
         config.set_instance_name(instance.into());
         config.set_namesrv_addr(name_server.into());
