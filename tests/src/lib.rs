@@ -12,5 +12,6 @@ pub mod passage;
 pub mod proxy;
 pub mod servers;
 pub mod site;
+pub mod sweep;
 pub mod trial;
 pub mod workload;

@@ -1,0 +1,248 @@
+//! A RocketMQ cluster with a topic for each trial, and a consumer of all that trials publish.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use semel_brokers::{
+    RocketMqClient, RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
+};
+use semel_core::{
+    BusinessKey, Lane, MessageId, OutboxLane, OutboxRow, Outgoing, Payload, PluginName, Received,
+    RecordId, RowId, Sink, Source,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::books::OrderMessage;
+use super::found::{Published, Tallied};
+use crate::proxy::Proxy;
+use crate::servers::rocketmq::RocketMq;
+
+/// Where every trial's hosts publish to.
+pub const PUBLISHED: &str = "published";
+
+/// The queues of each topic.
+pub const QUEUES: u32 = 2;
+
+/// How many trials one cluster has topics for.
+const TOPICS: usize = 4_096;
+
+/// How long a broker may take until messages that it confirmed are in their queues.
+const INDEXING: Duration = Duration::from_secs(30);
+
+/// The broker tells clients that it is here, where the proxy listens, and listens itself at
+/// 127.0.0.1.
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// A cluster, a producer and a consumer.
+pub struct Broker {
+    /// The cluster itself.
+    pub cluster: tokio::sync::Mutex<RocketMq>,
+    /// The name server's URL.
+    pub url: String,
+    /// Where replies of the broker can be lost, if it was started for that.
+    pub proxy: Option<Proxy>,
+    topics: AtomicUsize,
+    producer: RocketMqSink,
+    consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>,
+    _consumer: AbortOnDropHandle<()>,
+    client: RocketMqClient,
+}
+
+/// A topic that one trial has for itself.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// The offset behind the last message of each queue.
+    pub ends: Vec<u64>,
+}
+
+impl Broker {
+    /// Starts one. A client that is silent for this many seconds is taken for dead.
+    pub async fn start(silence: u64) -> Result<Self> {
+        let cluster = RocketMq::start_with(&[&silence_setting(silence)]).await?;
+        Self::with(cluster, None).await
+    }
+
+    /// Starts one whose clients come through a proxy.
+    pub async fn behind_proxy() -> Result<Self> {
+        let address = format!("brokerIP1={PROXY}");
+        let cluster = RocketMq::start_with(&[&address]).await?;
+        let port = cluster.broker_port();
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let proxy = Proxy::start(SocketAddr::from((PROXY, port)), server).await?;
+        Self::with(cluster, Some(proxy)).await
+    }
+
+    async fn with(cluster: RocketMq, proxy: Option<Proxy>) -> Result<Self> {
+        cluster.create_topic(PUBLISHED, QUEUES).await?;
+        let client = RocketMqClient::start()?;
+        let topics = (0..TOPICS).map(|number| (topic_name(number), topic_name(number)));
+        let producer = RocketMqSink::new(
+            &client,
+            RocketMqSinkConfig {
+                name_server: cluster.name_server(),
+                producer_group: "orders".to_owned(),
+                destinations: topics.collect(),
+            },
+        );
+        let source = RocketMqSource::new(
+            &client,
+            RocketMqSourceConfig {
+                name_server: cluster.name_server(),
+                group: "audit".to_owned(),
+                topics: vec![PUBLISHED.to_owned()],
+                redelivery: RocketMqSourceConfig::DEFAULT_REDELIVERY,
+            },
+        );
+        let consumed = Arc::default();
+        let consumer = tokio::spawn(consume(source, Arc::clone(&consumed)));
+        Ok(Self {
+            url: cluster.url(),
+            cluster: tokio::sync::Mutex::new(cluster),
+            proxy,
+            topics: AtomicUsize::new(0),
+            producer,
+            consumed,
+            _consumer: AbortOnDropHandle::new(consumer),
+            client,
+        })
+    }
+
+    /// Sends messages to a topic of their own: those of a user to one queue, in order.
+    pub async fn send(&self, messages: &[OrderMessage]) -> Result<Topic> {
+        let name = topic_name(self.topics.fetch_add(1, Relaxed));
+        self.cluster
+            .lock()
+            .await
+            .create_topic(&name, QUEUES)
+            .await?;
+        let rows: Vec<OutboxRow> = (1..)
+            .zip(messages)
+            .map(|(version, message)| row(version, &name, message))
+            .collect();
+        for result in self.producer.publish(&rows).await {
+            result.with_context(|| format!("sending orders to {name}"))?;
+        }
+        Ok(Topic {
+            ends: self.ends(&name, messages.len() as u64).await?,
+            name,
+        })
+    }
+
+    /// The offsets behind the last of so many messages. The broker takes a moment to have them
+    /// all in its queues.
+    async fn ends(&self, topic: &str, messages: u64) -> Result<Vec<u64>> {
+        let deadline = Instant::now() + INDEXING;
+        loop {
+            let cluster = self.cluster.lock().await;
+            let ends = (0..QUEUES).map(|queue| cluster.end_of(topic, queue));
+            let ends: Vec<u64> = ends.collect::<Result<_>>()?;
+            drop(cluster);
+            if ends.iter().sum::<u64>() == messages {
+                return Ok(ends);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "of {messages} messages {topic} has {ends:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How many messages of a topic a group has not acknowledged.
+    pub async fn behind(&self, topic: &Topic, group: &str) -> u64 {
+        let cluster = self.cluster.lock().await;
+        let queues = (0..).zip(&topic.ends);
+        let behind = queues.map(|(queue, end)| {
+            // A broker that is down is asked again.
+            let committed = cluster.committed(group, &topic.name, queue);
+            end.saturating_sub(committed.ok().flatten().unwrap_or(0))
+        });
+        behind.sum()
+    }
+
+    /// What hosts have published so far of orders whose keys begin with `prefix`, by queue.
+    pub fn published(&self, prefix: &str) -> Vec<Published> {
+        let consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
+        consumed.get(prefix).cloned().unwrap_or_default()
+    }
+
+    /// Lets go of the clients. The cluster ends with this value.
+    pub async fn close(&self) {
+        self.producer.close().await;
+        self.client.shutdown().await;
+    }
+}
+
+fn silence_setting(seconds: u64) -> String {
+    format!("serverChannelMaxIdleTimeSeconds={seconds}")
+}
+
+fn topic_name(number: usize) -> String {
+    format!("orders-{number}")
+}
+
+fn row(version: u64, topic: &str, message: &OrderMessage) -> OutboxRow {
+    let plugin = PluginName::new("producer");
+    let record = RecordId {
+        plugin: plugin.clone(),
+        key: BusinessKey::new(message.id.clone()),
+    };
+    OutboxRow {
+        id: RowId {
+            version,
+            ordinal: 0,
+        },
+        message_id: MessageId::derive(&record, 0),
+        lane: Some(OutboxLane {
+            plugin: plugin.clone(),
+            lane: Lane::new(message.user.clone()),
+        }),
+        plugin,
+        due_ms: 0,
+        outgoing: Outgoing {
+            destination: topic.into(),
+            key: None,
+            headers: Vec::new(),
+            body: Bytes::from(message.body.clone()),
+            delay_ms: None,
+        },
+    }
+}
+
+/// Takes in all that is published, for ever.
+async fn consume(source: RocketMqSource, consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>) {
+    loop {
+        let Ok(Received::Batch(deliveries)) = source.receive(1_000).await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let mut ends = BTreeMap::new();
+        for delivery in deliveries {
+            let Payload::Message(message) = delivery.payload else {
+                continue;
+            };
+            let position = delivery.position;
+            if let Ok(body) = serde_json::from_slice::<Tallied>(&message.body) {
+                let prefix = body.id.split('-').next().unwrap_or_default().to_owned();
+                let published = Published {
+                    message_id: message.id.clone(),
+                    stream: position.partition.to_string(),
+                    body,
+                };
+                let mut consumed = consumed.lock().unwrap_or_else(PoisonError::into_inner);
+                consumed.entry(prefix).or_default().push(published);
+            }
+            ends.insert(position.partition.clone(), position);
+        }
+        // What is consumed once more is recognised by its id.
+        let ends: Vec<_> = ends.into_values().collect();
+        let _ = source.acknowledge(&ends).await;
+    }
+}

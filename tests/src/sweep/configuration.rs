@@ -1,0 +1,126 @@
+//! What is swept.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result};
+use semel_core::crash::CrashPoint;
+
+/// A store and a way for messages through the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Configuration {
+    /// Where everything durable is.
+    pub store: StoreKind,
+    /// Where messages come from and go to.
+    pub route: Route,
+}
+
+/// A store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StoreKind {
+    /// The embedded one.
+    Redb,
+    /// A server, which syncs each write before it answers.
+    Redis,
+}
+
+/// A source and a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Route {
+    /// From a file to a file.
+    File,
+    /// From a RocketMQ topic to another.
+    RocketMq,
+    /// The same, with messages published as transactional ones.
+    Transactional,
+    /// From HTTP requests to a file.
+    Http,
+}
+
+impl Configuration {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::new(StoreKind::Redb, Route::File),
+        Self::new(StoreKind::Redis, Route::File),
+        Self::new(StoreKind::Redb, Route::Http),
+        Self::new(StoreKind::Redis, Route::Http),
+        Self::new(StoreKind::Redb, Route::RocketMq),
+        Self::new(StoreKind::Redis, Route::RocketMq),
+        Self::new(StoreKind::Redb, Route::Transactional),
+        Self::new(StoreKind::Redis, Route::Transactional),
+    ];
+
+    const fn new(store: StoreKind, route: Route) -> Self {
+        Self { store, route }
+    }
+
+    /// Whether the sink refuses messages whose headers are too wide.
+    pub fn refuses(self) -> bool {
+        matches!(self.route, Route::RocketMq | Route::Transactional)
+    }
+
+    /// Whether offsets are the same for every host, so that lanes are in order across them, and
+    /// a letter with no more than a position is the same letter.
+    pub fn has_positions(self) -> bool {
+        self.route != Route::Http
+    }
+
+    /// Whether what is published keeps the order of lanes.
+    pub fn keeps_order(self) -> bool {
+        self.route != Route::Transactional
+    }
+
+    /// The crash points that it can't pass. Every other one must be passed in a recording.
+    pub fn never_passes(self) -> Vec<CrashPoint> {
+        use CrashPoint::{
+            CommitWritten, EndAfter, EndBefore, FenceAfter, FenceBefore, PrepareAfter,
+            PrepareBefore, RefuseAfter, RefuseBefore, SettleAfter, SettleBefore,
+        };
+        let mut never = Vec::new();
+        if self.route != Route::Http {
+            // Nobody waits at the source.
+            never.extend([SettleBefore, SettleAfter]);
+        }
+        if self.route != Route::Transactional {
+            never.extend([PrepareBefore, PrepareAfter, EndBefore, EndAfter]);
+            never.extend([FenceBefore, FenceAfter]);
+        }
+        if self.store == StoreKind::Redis {
+            // The server runs the transaction.
+            never.push(CommitWritten);
+        }
+        if !self.refuses() {
+            never.extend([RefuseBefore, RefuseAfter]);
+        }
+        never
+    }
+}
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store = match self.store {
+            StoreKind::Redb => "redb",
+            StoreKind::Redis => "redis",
+        };
+        let route = match self.route {
+            Route::File => "file",
+            Route::Http => "http",
+            Route::RocketMq => "rocketmq",
+            Route::Transactional => "rocketmq-transactional",
+        };
+        write!(f, "{store}/{route}")
+    }
+}
+
+impl FromStr for Configuration {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|configuration| configuration.to_string() == text)
+            .with_context(|| {
+                let names = Self::ALL.map(|configuration| configuration.to_string());
+                format!("`{text}` is none of {}", names.join(", "))
+            })
+    }
+}
