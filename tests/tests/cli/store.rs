@@ -175,7 +175,7 @@ async fn undeliverable_messages_are_shown_and_published_again() -> Result<()> {
         "{shown:?}"
     );
 
-    let replayed = ask_json(&site, "dead replay --all --yes")?;
+    let replayed = ask_json(&site, "dead replay --all --yes --force")?;
     ensure!(replayed[0]["result"] == "replayed", "{replayed:?}");
     ensure!(ask_json(&site, "dead list")?.is_empty());
     run(&site)?;
