@@ -72,6 +72,11 @@ async fn killed_at_every_crash_point_on_redis_with_a_file() -> Result<()> {
     sweep(campaign("redis/file")?, 42, 12, 8).await
 }
 
+#[tokio::test]
+async fn killed_at_some_crash_points_on_redis_with_rocketmq() -> Result<()> {
+    sweep(campaign("redis/rocketmq")?, 6, 2, 0).await
+}
+
 /// What is lost or doubled must show: here the books are falsified.
 #[tokio::test]
 async fn a_flaw_is_found() -> Result<()> {

@@ -28,6 +28,16 @@ pub const PUBLISHED: &str = "published";
 /// The queues of each topic.
 pub const QUEUES: u32 = 2;
 
+/// What a broker needs to let go of the queues of a host that is gone.
+const SETTINGS: [&str; 2] = [
+    // One that is paused keeps its connections. Those of hosts at work are never silent for
+    // longer than 2 seconds.
+    "serverChannelMaxIdleTimeSeconds=6",
+    // A heartbeat that is handled after its sender's connection broke makes a member of the
+    // group that is not there. Those who live send one every 30 seconds.
+    "channelExpiredTimeout=45000",
+];
+
 /// How many trials one cluster has topics for.
 const TOPICS: usize = 4_096;
 
@@ -63,16 +73,16 @@ pub struct Topic {
 }
 
 impl Broker {
-    /// Starts one. A client that is silent for this many seconds is taken for dead.
-    pub async fn start(silence: u64) -> Result<Self> {
-        let cluster = RocketMq::start_with(&[&silence_setting(silence)]).await?;
-        Self::with(cluster, None).await
+    /// Starts one.
+    pub async fn start() -> Result<Self> {
+        Self::with(RocketMq::start_with(&SETTINGS).await?, None).await
     }
 
     /// Starts one whose clients come through a proxy.
     pub async fn behind_proxy() -> Result<Self> {
         let address = format!("brokerIP1={PROXY}");
-        let cluster = RocketMq::start_with(&[&address]).await?;
+        let settings = [&SETTINGS[..], &[address.as_str()]].concat();
+        let cluster = RocketMq::start_with(&settings).await?;
         let port = cluster.broker_port();
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let proxy = Proxy::start(SocketAddr::from((PROXY, port)), server).await?;
@@ -178,10 +188,6 @@ impl Broker {
         self.producer.close().await;
         self.client.shutdown().await;
     }
-}
-
-fn silence_setting(seconds: u64) -> String {
-    format!("serverChannelMaxIdleTimeSeconds={seconds}")
 }
 
 fn topic_name(number: usize) -> String {

@@ -10,10 +10,6 @@ use super::broker::Broker;
 use crate::proxy::Proxy;
 use crate::servers::redis::RedisServer;
 
-/// After how many seconds of silence a broker takes a client for dead. Those that live are
-/// never silent for longer than 2 seconds.
-const SILENCE: u64 = 6;
-
 /// Servers, started when they are first needed. Each trial has a place of its own on them.
 #[derive(Default)]
 pub struct Surroundings {
@@ -70,7 +66,7 @@ impl Surroundings {
         let start = || async {
             match self.proxies {
                 true => Broker::behind_proxy().await,
-                false => Broker::start(SILENCE).await,
+                false => Broker::start().await,
             }
         };
         self.broker

@@ -66,13 +66,12 @@ impl HttpServer {
             .iter()
             .map(|subscription| Arc::new(Desk::new(&subscription.plugin)))
             .collect();
-        // No two starts have a position in common, since a position may name a dead letter.
-        let start: u64 = rand::random();
-        let topics = topics(address, start, subscriptions, &desks)?;
-
         let bind = |source| HttpSourceError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
+        // No two starts have a position in common, since a position may name a dead letter.
+        let start: u64 = rand::random();
+        let topics = topics(address, start, subscriptions, &desks)?;
         let reception = Reception {
             topics,
             desks: desks.clone(),

@@ -17,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use semel_tests::sweep::{
-    Campaign, Configuration, Fault, Kind, Report, Surroundings, Trial, Verdict,
+    Campaign, Configuration, Fault, Kind, Report, Route, Surroundings, Trial, Verdict,
 };
 
 use amounts::Amounts;
@@ -136,7 +136,11 @@ impl Sweep {
             configuration,
             surroundings: Arc::clone(on),
             seed: self.seed,
-            jobs: self.options.jobs,
+            jobs: match configuration.route {
+                Route::File | Route::Http => self.options.jobs,
+                // Hosts wait for the broker most of the time.
+                Route::RocketMq | Route::Transactional => 2 * self.options.jobs,
+            },
             tamper: self.options.tamper,
         }
     }
