@@ -9,7 +9,7 @@ use super::job::{Fate, Job, Origin};
 use super::overlay::{Staged, lane_goes_on, place};
 use super::{COMMIT_PAUSE, Engine, EngineError, execute};
 use crate::crash::{CrashPoint, crash_point};
-use crate::{Disposition, OutboxRow, Outcome, Run, StoreError, Verdict, Version};
+use crate::{Disposition, OutboxRow, Outcome, StoreError, Verdict};
 
 impl Engine {
     /// Sends everything that is staged, unless a commit is under way: while one is being
@@ -76,7 +76,9 @@ impl Engine {
             Err(error) => return Err(error.into()),
         };
         self.commit_pause = COMMIT_PAUSE;
-        let mut rows = Vec::new();
+        // First of all: what is decided makes room in flight, and intake, on another thread, must
+        // see by then whether the outbox is full.
+        self.offer(&batch, &outcomes);
         let mut again = Vec::new();
         for (staged, outcome) in batch.into_iter().zip(outcomes) {
             let lane = staged.job.lane_position().map(place);
@@ -85,40 +87,26 @@ impl Engine {
                 Some(lane) => self.queue.break_lane(lane),
                 None => {}
             }
-            if let Some(job) = self.decided(staged, outcome, &mut rows, &mut again) {
+            if let Some(job) = self.decided(staged, outcome, &mut again) {
                 match lane {
                     Some(_) => self.queue.enqueue(job),
                     None => again.push(job),
                 }
             }
         }
-        self.parts.relay.offer(rows);
         self.recheck(None, again);
         Ok(())
     }
 
     /// Acts on one outcome. Gives the job back if it is to be run again; those in `again` are
     /// only to be checked.
-    fn decided(
-        &mut self,
-        staged: Staged,
-        outcome: Outcome,
-        rows: &mut Vec<(OutboxRow, bool)>,
-        again: &mut Vec<Job>,
-    ) -> Option<Job> {
+    fn decided(&mut self, staged: Staged, outcome: Outcome, again: &mut Vec<Job>) -> Option<Job> {
         let Staged { mut job, run } = staged;
         let stats = Arc::clone(&self.parts.stats);
         match (outcome, &run.verdict) {
-            (
-                Outcome::Applied {
-                    version,
-                    outbox_clear,
-                },
-                Verdict::Done(effects),
-            ) => {
+            (Outcome::Applied { .. }, Verdict::Done(effects)) => {
                 job.count_done(&stats);
                 stats.latency.record(job.received.elapsed());
-                self.offer(&run, version, outbox_clear, rows);
                 let reply = effects.reply.clone();
                 let duplicate = false;
                 let applied = job.revision.clone();
@@ -185,20 +173,30 @@ impl Engine {
         }
     }
 
-    /// Leaves a run's rows to the relay. Messages that went out as half messages are left to
-    /// its sweep, as consumers have them most likely.
-    fn offer(&self, run: &Run, version: Version, clear: bool, rows: &mut Vec<(OutboxRow, bool)>) {
-        let new = run.outbox_rows(version);
-        let Some(transactions) = &self.parts.transactions else {
-            rows.extend(new.into_iter().map(|row| (row, clear)));
-            return;
+    /// Leaves the rows of applied runs to the relay. Messages that went out as half messages are
+    /// left to its sweep, as consumers have them most likely.
+    fn offer(&self, batch: &[Staged], outcomes: &[Outcome]) {
+        let transactions = self.parts.transactions.as_ref();
+        let is_half = |row: &OutboxRow| {
+            transactions.is_some_and(|transactions| transactions.covers(&row.outgoing.destination))
         };
-        let (halves, plain): (Vec<_>, Vec<_>) = new
-            .into_iter()
-            .partition(|row| transactions.covers(&row.outgoing.destination));
-        // Those of its lane come after them.
-        let clear = clear && halves.is_empty();
-        rows.extend(plain.into_iter().map(|row| (row, clear)));
+        let (mut rows, mut left) = (Vec::new(), 0);
+        for (staged, outcome) in batch.iter().zip(outcomes) {
+            let Outcome::Applied {
+                version,
+                outbox_clear,
+            } = outcome
+            else {
+                continue;
+            };
+            let new = staged.run.outbox_rows(*version);
+            let (halves, plain): (Vec<_>, Vec<_>) = new.into_iter().partition(is_half);
+            // Those of its lane come after the half messages.
+            let clear = *outbox_clear && halves.is_empty();
+            rows.extend(plain.into_iter().map(|row| (row, clear)));
+            left += halves.len();
+        }
+        self.parts.relay.offer(rows, left);
     }
 
     /// The commit may have been carried out, or may be yet: check again, then run again.

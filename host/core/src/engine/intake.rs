@@ -50,8 +50,7 @@ impl Intake {
     /// full, nothing is received.
     pub(super) async fn run(self) -> Result<(), EngineError> {
         loop {
-            self.relay.room().await;
-            let room = self.budget.room().await.min(self.config.flow.batch);
+            let room = self.room().await.min(self.config.flow.batch);
             let since_ms = self.checker.clock.now_ms();
             let arrivals = match self.receive(room).await? {
                 Received::Batch(deliveries) => self.admit(deliveries, since_ms).await?,
@@ -60,6 +59,17 @@ impl Intake {
             let ended = matches!(arrivals, Arrivals::End);
             if self.arrivals.send(arrivals).await.is_err() || ended {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Waits until there is room in the outbox and for how many messages in flight.
+    async fn room(&self) -> usize {
+        loop {
+            self.relay.room().await;
+            let room = self.budget.room().await;
+            if !self.relay.is_full() {
+                return room;
             }
         }
     }

@@ -62,16 +62,16 @@ impl RelayHandle {
     }
 
     /// Hands over rows that were just committed, each with whether no older row of its lane
-    /// was present at that time.
-    pub fn offer(&self, rows: Vec<(OutboxRow, bool)>) {
-        if rows.is_empty() {
-            return;
-        }
+    /// was present at that time. `left` more were committed and are left to the sweep.
+    pub fn offer(&self, rows: Vec<(OutboxRow, bool)>, left: usize) {
         {
             let mut state = self.lock();
             let before = state.outbox;
-            state.outbox += rows.len() as u64;
+            state.outbox += (rows.len() + left) as u64;
             tell_if_full(before, &state);
+            if rows.is_empty() {
+                return;
+            }
             if state.queued + state.rows.len() > state.queue {
                 state.sweep = true;
             } else {

@@ -12,7 +12,7 @@ use semel_core::memory::{Answer, MemorySink, MemorySource, MemoryStore, NativeRu
 use semel_core::{
     BusinessKey, Clock, Engine, EngineConfig, EngineParts, Failure, FlowLimits, Grants, Header,
     Limits, Message, Outgoing, PluginName, RecordId, Relay, RelayConfig, RelayHandle, RetryPolicy,
-    RunContext, Runner, Source, Stats, Versioning,
+    RunContext, Runner, Source, Stats, Transactions, Versioning,
 };
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -170,6 +170,7 @@ pub struct World {
     pub retry: RetryPolicy,
     pub flow: FlowLimits,
     pub relay: RelayConfig,
+    pub transactions: Option<Arc<dyn Transactions>>,
     instances: Arc<AtomicU64>,
 }
 
@@ -195,6 +196,7 @@ impl World {
                 ..FlowLimits::default()
             },
             relay: RelayConfig::default(),
+            transactions: None,
             instances: Arc::default(),
         }
     }
@@ -239,7 +241,7 @@ impl World {
             runner: self.runner.clone(),
             clock: self.clock.clone(),
             relay,
-            transactions: None,
+            transactions: self.transactions.clone(),
             workers: Handle::current(),
             stats: self.stats.clone(),
         };
