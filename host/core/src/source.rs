@@ -26,8 +26,8 @@ pub trait Source: Send + Sync + 'static {
         false
     }
 
-    /// Hears what became of messages, before they are acknowledged. Each is told once for each
-    /// delivery, in any order.
+    /// Hears what became of messages whose record is durable: each once for each delivery, in any
+    /// order, before or after it is acknowledged.
     async fn settle(&self, _settlements: Vec<Settlement>) {}
 
     /// How long after it was sent a message may be delivered again, where the source knows.

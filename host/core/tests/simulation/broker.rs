@@ -7,11 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use semel_core::{Delivery, Message, Partition, Payload, Position, Received, Source, SourceError};
+use semel_core::{
+    Delivery, Message, Partition, Payload, Position, Received, Settlement, Source, SourceError,
+};
 use tokio::sync::Notify;
 
 use crate::life::Life;
-use crate::plan::{Content, Seam};
+use crate::plan::Seam;
+use crate::script::Content;
 use crate::world::{Fault, World, lock};
 
 /// How long a host waits for a message, in milliseconds.
@@ -240,6 +243,7 @@ impl Source for Consumer {
         match &received {
             Received::Batch(batch) if batch.is_empty() => {}
             Received::Batch(batch) => {
+                self.life.delivered(batch);
                 let positions = batch.iter().map(|delivery| delivery.position.to_string());
                 let positions = positions.collect::<Vec<_>>().join(" ");
                 world.note(format_args!("h{} receives {positions}", self.life.host));
@@ -248,6 +252,21 @@ impl Source for Consumer {
         }
         self.life.stand().await;
         Ok(received)
+    }
+
+    fn wants_settlements(&self) -> bool {
+        self.life.world.plan.settles
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) {
+        let world = &self.life.world;
+        self.life.stand().await;
+        world.travel().await;
+        for settlement in &settlements {
+            world.judge(|oracle| oracle.told(settlement));
+            self.life.told(&settlement.position);
+        }
+        self.life.stand().await;
     }
 
     async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Consumer;
+use crate::halves::Transactor;
 use crate::life::{Life, OrderRunner};
 use crate::market::Producer;
 use crate::plan::{Ending, MAX_ATTEMPTS, PLUGIN, RETENTION};
@@ -102,7 +103,7 @@ impl Process {
             }),
             clock: clock.clone(),
             relay: handle,
-            transactions: None,
+            transactions: world.plan.transactions.then(|| Transactor::new(&life) as _),
             workers: Handle::current(),
             stats,
         };
@@ -164,7 +165,7 @@ fn engine_config(world: &World) -> EngineConfig {
             .plan
             .lanes
             .then(|| "json:/lane".parse().expect("a key")),
-        versioning: None,
+        versioning: world.plan.versioning.clone(),
         grants: Arc::new(Grants {
             namespace: PLUGIN.into(),
             destinations: None,

@@ -1,16 +1,17 @@
 //! One life of a host: from its start to its shutdown or death.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::{pending, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use semel_core::crash::{CrashPoint, at_crash_points};
-use semel_core::{CheckQuery, Failure, Finished, RecordId, RunContext, Runner};
+use semel_core::{CheckQuery, Delivery, Failure, Finished, Position, RecordId, RunContext, Runner};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,21 @@ pub struct Life {
     doom: Mutex<Option<(CrashPoint, u32)>>,
     /// What it has looked up. Nothing else may run.
     checked: Mutex<HashSet<RecordId>>,
+    /// Deliveries of which it has not told what became of them.
+    untold: Mutex<BTreeMap<Position, u32>>,
+}
+
+/// How often hosts died at each crash point, in all runs of this process.
+static DEATHS: [AtomicU64; CrashPoint::ALL.len()] =
+    [const { AtomicU64::new(0) }; CrashPoint::ALL.len()];
+
+/// Crash points at which no host has died so far.
+pub fn never_died_at() -> impl Iterator<Item = CrashPoint> {
+    let deaths = |point: &CrashPoint| DEATHS[*point as usize].load(Relaxed);
+    CrashPoint::ALL
+        .iter()
+        .copied()
+        .filter(move |point| deaths(point) == 0)
 }
 
 thread_local! {
@@ -50,6 +66,7 @@ impl Life {
             paused: Mutex::default(),
             doom: Mutex::new(doom),
             checked: Mutex::default(),
+            untold: Mutex::default(),
         })
     }
 
@@ -101,6 +118,31 @@ impl Life {
     pub fn checked(&self, queries: &[CheckQuery]) {
         let records = queries.iter().map(|query| query.record.clone());
         lock(&self.checked).extend(records);
+    }
+
+    pub fn delivered(&self, deliveries: &[Delivery]) {
+        if self.world.plan.settles {
+            let mut untold = lock(&self.untold);
+            for delivery in deliveries {
+                *untold.entry(delivery.position.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    pub fn told(&self, position: &Position) {
+        let mut untold = lock(&self.untold);
+        match untold.get_mut(position) {
+            Some(1) => _ = untold.remove(position),
+            Some(times) => *times -= 1,
+            None => self
+                .world
+                .fail(format!("{position} is told more often than delivered")),
+        }
+    }
+
+    /// Whether it has told of each delivery what became of it.
+    pub fn has_told_all(&self) -> bool {
+        self.is_dead() || lock(&self.untold).is_empty()
     }
 
     /// Runs a task of the host until it ends, or is dropped in mid-air as the host dies.
@@ -169,6 +211,7 @@ fn pass(point: CrashPoint) {
         *left -= 1;
         if *left == 0 {
             *doom = None;
+            DEATHS[point as usize].fetch_add(1, Relaxed);
             life.world
                 .note(format_args!("h{} at {}", life.host, point.name()));
             // What it still does in this poll, nobody sees: each call outside stays there.

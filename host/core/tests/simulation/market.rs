@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use semel_core::{MessageId, OutboxRow, Sink, SinkError};
 
+use crate::halves::Halves;
 use crate::life::Life;
-use crate::plan::Seam;
+use crate::plan::{PICKY, Seam, TRANSACTIONAL};
 use crate::world::{Fault, World, lock};
 
 /// The consumers of what is published.
 #[derive(Default)]
 pub struct Market {
     seen: Mutex<HashSet<MessageId>>,
+    pub halves: Halves,
 }
 
 impl Market {
@@ -24,11 +26,21 @@ impl Market {
         world.note(format_args!("market: {} {}{mark}", row.id, row.message_id));
         world.judge(|oracle| oracle.promises.published(row));
     }
+
+    /// A half message becomes visible. It may come at any time after its commit.
+    pub fn show(&self, world: &World, row: &OutboxRow) {
+        lock(&self.seen).insert(row.message_id.clone());
+        world.judge(|oracle| oracle.promises.shown(row));
+    }
+
+    fn has(&self, row: &OutboxRow) -> bool {
+        lock(&self.seen).contains(&row.message_id)
+    }
 }
 
 /// Whether the broker never takes this message: about every second one for a picky destination.
 pub fn is_refused(row: &OutboxRow) -> bool {
-    &*row.outgoing.destination == "picky" && row.message_id.as_str().as_bytes()[0].is_multiple_of(2)
+    &*row.outgoing.destination == PICKY && row.message_id.as_str().as_bytes()[0].is_multiple_of(2)
 }
 
 /// The market as a host sees it.
@@ -48,6 +60,13 @@ impl Producer {
         self.life.stand().await;
         if row.due_ms > world.clocks[self.life.host].latest_ms() {
             world.fail(format!("{} is published before it is due", row.message_id));
+        }
+        if &*row.outgoing.destination == TRANSACTIONAL {
+            // Consumers may have it from a transaction.
+            world.travel().await;
+            if world.market.has(row) && world.fault(Seam::Sink).is_none() {
+                return Ok(());
+            }
         }
         let fault = world.fault(Seam::Sink);
         world.travel().await;

@@ -11,30 +11,34 @@
 //! 8. Nothing is lost: in the end every message is recorded, nothing is parked, and everything
 //!    outgoing was published, or refused and kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use semel_core::{
-    BusinessKey, Cause, DeadLetter, DeadLetterId, Effects, Expected, Failure, Fingerprint, Lane,
-    Outcome, ParkedRow, Partition, PluginName, Position, RecordId, RecordState, Run, RunId,
-    StateKey, Verdict, Version, Versioned,
+    Cause, DeadLetter, Effects, Expected, Fingerprint, Lane, Outcome, Park, ParkedRow, Partition,
+    Position, RecordId, Run, RunId, StateKey, Verdict, Version, Versioned,
 };
 
 use crate::broker;
 use crate::order::Order;
-use crate::plan::{Content, MAX_ATTEMPTS, PLUGIN, Plan};
+use crate::plan::{MAX_ATTEMPTS, Plan};
 use crate::promises::Promises;
-use crate::serial::Serial;
+use crate::script::Content;
+use crate::serial::{Expected as Handled, Serial, serial_name, state_key};
 
 /// What is wrong.
 pub type Broken = String;
 
 pub struct Oracle {
     /// What stands at each offset of each partition, in the end.
-    contents: Vec<Vec<Content>>,
+    pub contents: Vec<Vec<Content>>,
     orders: HashMap<Fingerprint, Order>,
-    serial: Serial,
-    records: BTreeMap<RecordId, Record>,
+    pub serial: Serial,
+    /// Whether no version may be skipped.
+    complete: bool,
+    /// The state that the present transaction wrote.
+    written: Vec<StateKey>,
+    pub records: BTreeMap<RecordId, Record>,
     applied: HashMap<RunId, Version>,
     fenced: HashSet<RunId>,
     /// Failures before, by the version of the parked row.
@@ -44,22 +48,23 @@ pub struct Oracle {
     /// Records that an operator replayed: their lane's order is not promised.
     replayed: HashSet<RecordId>,
     /// Dead letters without a record, and whether they are still there.
-    letters: HashMap<Position, bool>,
+    pub letters: HashMap<Position, bool>,
     /// The last offset that took effect.
     lanes: HashMap<(Partition, Lane), u64>,
     pub promises: Promises,
 }
 
-struct Record {
-    fingerprint: Fingerprint,
-    fate: Fate,
+pub struct Record {
+    pub fingerprint: Fingerprint,
+    pub fate: Fate,
 }
 
 #[derive(Debug, PartialEq)]
-enum Fate {
+pub enum Fate {
     Parked,
     Done {
         run: RunId,
+        reply: Option<Bytes>,
     },
     /// With a letter, unless the operator dropped it.
     Dead {
@@ -88,13 +93,15 @@ impl Oracle {
         for sent in &plan.sent {
             contents[sent.partition].push(sent.content.clone());
             if let Content::Order(order) = &sent.content {
-                orders.insert(fingerprint(order), order.clone());
+                orders.insert(order.fingerprint(), order.clone());
             }
         }
         Self {
             contents,
             orders,
-            serial: Serial::default(),
+            serial: Serial::new(plan.versioning.clone()),
+            complete: plan.complete,
+            written: Vec::new(),
             records: BTreeMap::new(),
             applied: HashMap::new(),
             fenced: HashSet::new(),
@@ -116,7 +123,6 @@ impl Oracle {
         outcomes: &[Outcome],
     ) -> Result<Vec<StateKey>, Broken> {
         ensure!(runs.len() == outcomes.len(), "a run without an outcome");
-        let mut written = Vec::new();
         for (run, outcome) in runs.iter().zip(outcomes) {
             match outcome {
                 Outcome::Applied { version, .. } => match self.applied.get(&run.id) {
@@ -124,7 +130,7 @@ impl Oracle {
                         ensure!(before == version, "{} has two versions", run.id);
                     }
                     None => {
-                        self.apply(run, *version, &mut written)?;
+                        self.apply(run, *version)?;
                         self.applied.insert(run.id, *version);
                     }
                 },
@@ -139,15 +145,10 @@ impl Oracle {
                 _ => {}
             }
         }
-        Ok(written)
+        Ok(std::mem::take(&mut self.written))
     }
 
-    fn apply(
-        &mut self,
-        run: &Run,
-        version: Version,
-        written: &mut Vec<StateKey>,
-    ) -> Result<(), Broken> {
+    fn apply(&mut self, run: &Run, version: Version) -> Result<(), Broken> {
         let key = &run.record.key;
         ensure!(
             !self.fenced.contains(&run.id),
@@ -172,63 +173,19 @@ impl Oracle {
         let expected = self.serial.handle(order, attempt);
         let fate = match &run.verdict {
             Verdict::Done(effects) => {
-                ensure!(!expected.miscounts, "{key} adds to no counter");
-                let Effects {
-                    outgoing, reply, ..
-                } = effects;
-                let same = expected.answer.as_ref().ok() == reply.as_ref();
-                ensure!(same, "{key} saw {reply:?}, not {:?}", expected.answer);
-                ensure!(
-                    *outgoing == expected.outgoing,
-                    "{key} publishes {outgoing:?}"
-                );
-                written.extend(expected.writes.keys().map(|name| StateKey {
-                    namespace: PLUGIN.into(),
-                    name: name.as_str().into(),
-                }));
-                self.serial.apply(expected.writes);
-                self.in_order(run)?;
-                self.promises.promise(run.outbox_rows(version))?;
-                Fate::Done { run: run.id }
+                self.done(run, effects, expected, version)?;
+                Fate::Done {
+                    run: run.id,
+                    reply: effects.reply.clone(),
+                }
             }
             Verdict::Park(park) => {
-                let ParkedRow {
-                    attempt: next,
-                    reason,
-                    ..
-                } = &*park.row;
-                let next = *next;
-                if park.behind {
-                    ensure!(!self.records.contains_key(&run.record), "{key} waits again");
-                } else {
-                    ensure!(next == attempt + 1, "{key} fails for the {next}th time");
-                    ensure!(
-                        failure(&expected.answer) == Some((reason, false)),
-                        "{key} is parked: {reason}, not {:?}",
-                        expected.answer
-                    );
-                }
-                self.attempts.insert(version, next);
+                self.parked(run, park, expected, attempt)?;
+                self.attempts.insert(version, park.row.attempt);
                 Fate::Parked
             }
             Verdict::Dead(letter) => {
-                let DeadLetter { cause, reason, .. } = &**letter;
-                let counts = reason.contains("no 64-bit decimal counter");
-                if counts {
-                    let met = expected.miscounts || self.miscounted.contains(&run.record);
-                    ensure!(met, "{key} is dead: {reason}");
-                } else {
-                    let rejected = *cause == Cause::Rejected;
-                    ensure!(
-                        failure(&expected.answer) == Some((reason, rejected)),
-                        "{key} is dead, {cause}: {reason}, not {:?}",
-                        expected.answer
-                    );
-                    ensure!(
-                        rejected || attempt + 1 >= MAX_ATTEMPTS,
-                        "{key} is given up early"
-                    );
-                }
+                self.dead(run, letter, expected, attempt)?;
                 Fate::Dead { letter: true }
             }
         };
@@ -238,6 +195,89 @@ impl Oracle {
         };
         self.records.insert(run.record.clone(), record);
         Ok(())
+    }
+
+    fn done(
+        &mut self,
+        run: &Run,
+        effects: &Effects,
+        expected: Handled,
+        version: Version,
+    ) -> Result<(), Broken> {
+        let key = &run.record.key;
+        let Effects {
+            outgoing, reply, ..
+        } = effects;
+        ensure!(!expected.miscounts, "{key} adds to no counter");
+        ensure!(expected.failure.is_none(), "{key}: {:?}", expected.failure);
+        ensure!(
+            *reply == expected.reply,
+            "{key}: {reply:?}, not {:?}",
+            expected.reply
+        );
+        ensure!(
+            *outgoing == expected.outgoing,
+            "{key} publishes {outgoing:?}"
+        );
+        ensure!(
+            !(self.complete && expected.stale),
+            "a version before {key} was skipped"
+        );
+        self.written
+            .extend(expected.writes.keys().map(|name| state_key(name)));
+        self.serial.apply(expected.writes);
+        self.promises.promise(run.outbox_rows(version))?;
+        self.in_order(run)
+    }
+
+    fn parked(
+        &self,
+        run: &Run,
+        park: &Park,
+        expected: Handled,
+        attempt: u32,
+    ) -> Result<(), Broken> {
+        let key = &run.record.key;
+        let row = &park.row;
+        if park.behind {
+            ensure!(!self.records.contains_key(&run.record), "{key} waits again");
+        } else if row.waits_since_ms.is_some() {
+            ensure!(expected.early, "{key} waits for no earlier version");
+            ensure!(
+                row.attempt == attempt,
+                "waiting counts as an attempt of {key}"
+            );
+        } else {
+            ensure!(
+                row.attempt == attempt + 1,
+                "{key} fails for the {}th time",
+                row.attempt
+            );
+            expected.fails(&row.reason, false)?;
+        }
+        Ok(())
+    }
+
+    fn dead(
+        &self,
+        run: &Run,
+        letter: &DeadLetter,
+        expected: Handled,
+        attempt: u32,
+    ) -> Result<(), Broken> {
+        let key = &run.record.key;
+        let DeadLetter { cause, reason, .. } = letter;
+        if reason.contains("no 64-bit decimal counter") {
+            let met = expected.miscounts || self.miscounted.contains(&run.record);
+            ensure!(met, "{key} is dead: {reason}");
+            return Ok(());
+        }
+        let rejected = *cause == Cause::Rejected;
+        ensure!(
+            rejected || attempt + 1 >= MAX_ATTEMPTS,
+            "{key} is given up early"
+        );
+        expected.fails(reason, rejected)
     }
 
     fn in_order(&mut self, run: &Run) -> Result<(), Broken> {
@@ -257,7 +297,7 @@ impl Oracle {
     /// What the store has after a transaction must be what one-at-a-time execution has.
     pub fn compare(&mut self, keys: &[StateKey], values: &[Versioned]) -> Result<(), Broken> {
         for (key, found) in keys.iter().zip(values) {
-            let expected = self.serial.state.get(&*key.name);
+            let expected = self.serial.state.get(&serial_name(key));
             ensure!(
                 found.value.as_ref() == expected,
                 "{} is {:?}, not {expected:?}",
@@ -273,8 +313,8 @@ impl Oracle {
             let rightly = match (self.content(&letter.position), letter.cause) {
                 (Content::Keyless, Cause::NoKey) | (Content::Malformed, Cause::Malformed) => true,
                 (Content::Order(order), Cause::Mismatch) => {
-                    let found = self.records.get(&record_of(order));
-                    found.is_some_and(|found| found.fingerprint != fingerprint(order))
+                    let found = self.records.get(&order.record());
+                    found.is_some_and(|found| found.fingerprint != order.fingerprint())
                 }
                 _ => false,
             };
@@ -325,94 +365,8 @@ impl Oracle {
             .ok_or_else(|| format!("a letter for {}, which has no record", id.key))
     }
 
-    // === source ===
-
-    /// The broker forgets a message.
-    pub fn acknowledged(&self, position: &Position) -> Result<(), Broken> {
-        let recorded = match self.content(position) {
-            Content::Order(order) => {
-                let found = self.records.get(&record_of(order));
-                found.is_some_and(|found| found.fingerprint == fingerprint(order))
-            }
-            Content::Keyless | Content::Malformed => false,
-        };
-        let recorded = recorded || self.letters.contains_key(position);
-        ensure!(recorded, "{position} is acknowledged and not recorded");
-        Ok(())
-    }
-
-    fn content(&self, position: &Position) -> &Content {
+    /// What was sent to a position.
+    pub fn content(&self, position: &Position) -> &Content {
         &self.contents[broker::number(&position.partition)][position.offset as usize]
-    }
-
-    // === in the end ===
-
-    /// Tests what is left when nothing is under way.
-    pub fn settled(&self, found: &Leftovers) -> Result<(), Broken> {
-        for (number, contents) in self.contents.iter().enumerate() {
-            for offset in 0..contents.len() as u64 {
-                let partition = broker::partition(number);
-                self.acknowledged(&Position { partition, offset })?;
-            }
-        }
-        let mut letters: BTreeSet<_> = self.promises.settled()?.into_iter().collect();
-        for (id, record) in &self.records {
-            let state = found.records.get(id).unwrap_or(&RecordState::Absent);
-            let same = match (&record.fate, state) {
-                (Fate::Done { run, .. }, RecordState::Done { run: by, .. }) => run == by,
-                (Fate::Done { .. }, RecordState::Absent) => found.expired,
-                (Fate::Dead { letter }, RecordState::Dead { .. }) => {
-                    letters.extend(letter.then(|| DeadLetterId::of_record(id)));
-                    true
-                }
-                _ => false,
-            };
-            ensure!(
-                same,
-                "{} is {state:?} in the end, not {:?}",
-                id.key,
-                record.fate
-            );
-        }
-        let plugin = PluginName::new(PLUGIN);
-        let kept = self.letters.iter().filter(|(_, kept)| **kept);
-        letters.extend(kept.map(|(position, _)| DeadLetterId::of_position(&plugin, position)));
-        ensure!(
-            letters == found.letters,
-            "dead letters: {:?}, not {letters:?}",
-            found.letters
-        );
-        ensure!(self.serial.state == found.state, "state: {:?}", found.state);
-        Ok(())
-    }
-}
-
-/// What a store has in the end.
-pub struct Leftovers {
-    pub records: BTreeMap<RecordId, RecordState>,
-    pub letters: BTreeSet<DeadLetterId>,
-    pub state: BTreeMap<String, Bytes>,
-    /// Whether done records expired.
-    pub expired: bool,
-}
-
-/// The record of an order's key.
-pub fn record_of(order: &Order) -> RecordId {
-    RecordId {
-        plugin: PluginName::new(PLUGIN),
-        key: BusinessKey::new(order.key.clone().into_bytes()),
-    }
-}
-
-fn fingerprint(order: &Order) -> Fingerprint {
-    Fingerprint::of(&order.body())
-}
-
-/// Why a handler failed, and whether for good.
-fn failure(answer: &Result<Bytes, Failure>) -> Option<(&String, bool)> {
-    match answer.as_ref().err()? {
-        Failure::Retry { reason, .. } | Failure::Trap { reason, .. } => Some((reason, false)),
-        Failure::Reject { reason } => Some((reason, true)),
-        Failure::Aborted => None,
     }
 }

@@ -7,16 +7,21 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use semel_core::{Failure, Outgoing, RunContext};
+use semel_core::{BusinessKey, Failure, Fingerprint, Outgoing, PluginName, RecordId, RunContext};
 use serde::{Deserialize, Serialize};
+
+use crate::plan::PLUGIN;
 
 /// A message's body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub key: String,
     pub lane: String,
+    /// It is this version of that thing.
+    pub item: String,
+    pub version: u64,
     /// Tells payloads of one key apart.
-    pub tag: u32,
+    pub tag: usize,
     pub steps: Vec<Step>,
     /// Fails this many times before it goes on.
     pub failures: u32,
@@ -24,6 +29,18 @@ pub struct Order {
 }
 
 impl Order {
+    /// The record of its key.
+    pub fn record(&self) -> RecordId {
+        RecordId {
+            plugin: PluginName::new(PLUGIN),
+            key: BusinessKey::new(self.key.clone().into_bytes()),
+        }
+    }
+
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.body())
+    }
+
     pub fn body(&self) -> Bytes {
         serde_json::to_vec(self).expect("an order is JSON").into()
     }

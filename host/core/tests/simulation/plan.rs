@@ -1,19 +1,21 @@
 //! What a seed stands for: a script of messages, and everything that is to go wrong.
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use semel_core::crash::CrashPoint;
-use semel_core::{FlowLimits, RelayConfig};
+use semel_core::{FlowLimits, RelayConfig, Versioning};
 
-use crate::order::{End, Order, Step};
+use crate::script::{Script, Sent};
 
 /// The plugin under test.
 pub const PLUGIN: &str = "ledger";
+/// A destination at which every second message is refused.
+pub const PICKY: &str = "picky";
+/// A destination to which messages may go in transactions.
+pub const TRANSACTIONAL: &str = "transactional";
 /// How long a done record lives.
 pub const RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// After so many failures a message is dead.
@@ -27,9 +29,17 @@ pub struct Plan {
     pub partitions: usize,
     /// Whether the plugin declares a lane.
     pub lanes: bool,
+    /// How messages are numbered, if they are.
+    pub versioning: Option<Versioning>,
+    /// Whether every version is sent and can be handled: then none is skipped.
+    pub complete: bool,
     pub sent: Vec<Sent>,
     pub flow: FlowLimits,
     pub relay: RelayConfig,
+    /// Whether there are transactions around commits.
+    pub transactions: bool,
+    /// Whether someone waits at the source.
+    pub settles: bool,
     /// The longest a message of the network takes, in milliseconds.
     pub latency: u64,
     /// Shares of calls that fail, in percent.
@@ -46,23 +56,6 @@ pub struct Plan {
     pub source_ends: bool,
     /// A host that stands still until all done records have expired.
     pub freezes: Option<usize>,
-}
-
-/// A message that a producer sends.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    pub at: u64,
-    pub partition: usize,
-    pub content: Content,
-}
-
-#[derive(Clone, Debug)]
-pub enum Content {
-    Order(Order),
-    /// A message without a business key.
-    Keyless,
-    /// Bytes that are no message.
-    Malformed,
 }
 
 /// Something that happens to the world.
@@ -113,13 +106,23 @@ impl Plan {
         let hosts = *[1, 1, 2, 2, 2, 3, 3, 4, 5].choose(rng).expect("not empty");
         let partitions = rng.random_range(1..=3);
         let lanes = rng.random_bool(0.5);
+        let numbered = rng.random_bool(0.3);
+        let complete = numbered && !lanes && rng.random_bool(0.4);
         let span = *[0, 200, 1_000, 2_000].choose(rng).expect("not empty");
         let mut plan = Self {
             seed,
             hosts,
             partitions,
             lanes,
-            sent: messages(rng, partitions, lanes, span),
+            versioning: numbered.then(|| versioning(rng, lanes, complete)),
+            complete,
+            sent: Script {
+                partitions,
+                lanes,
+                complete,
+                span,
+            }
+            .write(rng),
             flow: FlowLimits {
                 concurrency: rng.random_range(1..=3),
                 batch: rng.random_range(1..=12),
@@ -138,6 +141,8 @@ impl Plan {
                 sweep_interval: Duration::from_millis(500),
                 retry_pause: Duration::from_millis(40),
             },
+            transactions: rng.random_bool(0.4),
+            settles: rng.random_bool(0.4),
             latency: *[0, 1, 5, 40].choose(rng).expect("not empty"),
             store_faults: share(rng),
             source_faults: share(rng),
@@ -146,8 +151,12 @@ impl Plan {
             lives: vec![Vec::new(); hosts],
             heal: span + rng.random_range(300..1_500),
             source_ends: rng.random_bool(0.3),
-            freezes: (hosts > 1 && rng.random_bool(0.2)).then(|| rng.random_range(0..hosts)),
+            freezes: None,
         };
+        // Who waits for a version gives up when much time passes.
+        if hosts > 1 && !complete && rng.random_bool(0.2) {
+            plan.freezes = Some(rng.random_range(0..hosts));
+        }
         plan.events(rng);
         plan.endings(rng);
         plan
@@ -171,8 +180,14 @@ impl Plan {
             host: any_host(rng),
             for_ms: *[20, 300, 2_000, 4_000].choose(rng).expect("not empty"),
         });
-        let jump = |rng: &mut StdRng| {
-            let most: i64 = *[50, 3_000, 3_600_000].choose(rng).expect("not empty");
+        // Who waits for a version looks again after half the time that it has waited, by its clock.
+        let waits = self
+            .versioning
+            .as_ref()
+            .is_some_and(|rules| rules.wait.is_some());
+        let jump = move |rng: &mut StdRng| {
+            let most = *[50, 3_000, 3_600_000].choose(rng).expect("not empty");
+            let most = if waits { 1_000 } else { most };
             rng.random_range(-most..=most)
         };
         add(rng, 0.3, 3, &|rng| Event::Clock {
@@ -221,87 +236,17 @@ fn share(rng: &mut StdRng) -> u32 {
     }
 }
 
-/// Orders of which several share a key, and some bad input.
-fn messages(rng: &mut StdRng, partitions: usize, lanes: bool, span: u64) -> Vec<Sent> {
-    let keys = *[3, 12, 40].choose(rng).expect("not empty");
-    let oddities = rng.random_bool(0.4);
-    let mut models: HashMap<u32, (usize, Order)> = HashMap::new();
-    let count = rng.random_range(1..=40);
-    let mut sent: Vec<_> = (0..count)
-        .map(|index| {
-            let at = rng.random_range(0..=span);
-            let anywhere = rng.random_range(0..partitions);
-            if oddities && rng.random_bool(0.1) {
-                let content = match rng.random_bool(0.5) {
-                    true => Content::Keyless,
-                    false => Content::Malformed,
-                };
-                return Sent {
-                    at,
-                    partition: anywhere,
-                    content,
-                };
-            }
-            let key = rng.random_range(0..keys);
-            let (home, model) = models
-                .entry(key)
-                .or_insert_with(|| (anywhere, order(rng, key, 0..4)));
-            let mut order = model.clone();
-            if oddities && rng.random_bool(0.15) {
-                order.tag += 2 * index;
-            }
-            // Equal keys are in one lane; where there are lanes, also in one partition.
-            let partition = if lanes { *home } else { anywhere };
-            Sent {
-                at,
-                partition,
-                content: Content::Order(order),
-            }
-        })
-        .collect();
-    sent.sort_by_key(|sent| sent.at);
-    sent
-}
-
-fn order(rng: &mut StdRng, key: u32, steps: Range<usize>) -> Order {
-    Order {
-        key: format!("k{key}"),
-        lane: format!("l{}", rng.random_range(0..3)),
-        tag: rng.random_range(0..2),
-        steps: (0..rng.random_range(steps)).map(|_| step(rng)).collect(),
-        failures: *[0, 0, 0, 0, 0, 0, 1, 2, 9].choose(rng).expect("not empty"),
-        end: match rng.random_range(0..20) {
-            0 => End::Reject,
-            1 | 2 => End::RejectIfOdd,
-            _ => End::Succeed,
-        },
-    }
-}
-
-fn step(rng: &mut StdRng) -> Step {
-    let name = |rng: &mut StdRng, names: &[&str]| names.choose(rng).expect("not empty").to_string();
-    match rng.random_range(0..12) {
-        0..4 => Step::Move {
-            from: name(rng, &["a", "b", "c"]),
-            to: name(rng, &["a", "b", "c"]),
-            amount: rng.random_range(1..9),
-        },
-        4 | 5 => Step::Bump {
-            name: name(rng, &["a", "n", "n", "t"]),
-            by: rng.random_range(-3..9),
-        },
-        6 => Step::Note {
-            name: name(rng, &["t", "u"]),
-        },
-        7 => Step::Erase {
-            name: name(rng, &["b", "n", "t", "u"]),
-        },
-        8 => Step::Look {
-            name: name(rng, &["a", "n", "t", "u"]),
-        },
-        _ => Step::Tell {
-            to: name(rng, &["out", "out", "picky"]),
-            delay_ms: rng.random_bool(0.15).then(|| rng.random_range(0..900)),
-        },
+/// Lanes and waiting for versions exclude each other.
+fn versioning(rng: &mut StdRng, lanes: bool, complete: bool) -> Versioning {
+    let wait = match complete {
+        true => Some(Duration::from_secs(3_600)),
+        false if lanes || rng.random_bool(0.5) => None,
+        false => Some(Duration::from_millis(rng.random_range(1..1_500))),
+    };
+    Versioning {
+        version: "json:/version".parse().expect("an expression"),
+        entity: "json:/item".parse().expect("an expression"),
+        first: (complete || rng.random_bool(0.3)).then_some(1),
+        wait,
     }
 }

@@ -1,19 +1,19 @@
 //! A run from its seed to its end.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::join_all;
-use semel_core::{Admin, Clock, PluginName, StoreError};
+use semel_core::{Admin, Clock, PluginName};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::{SESSION_MS, live};
+use crate::leftovers::Leftovers;
 use crate::life::disband;
-use crate::oracle::{Broken, Leftovers, record_of};
-use crate::plan::{Content, Event, PLUGIN, Plan, RETENTION};
+use crate::oracle::Broken;
+use crate::plan::{Event, PLUGIN, Plan, RETENTION};
 use crate::world::World;
 
 /// After so long without faults, everything must be done.
@@ -193,14 +193,18 @@ async fn rest(world: &Arc<World>) {
     let mut asked = 0;
     loop {
         world.sleep(50).await;
-        let paused = (0..world.plan.hosts)
-            .filter(|host| world.plan.freezes != Some(*host))
-            .any(|host| world.life(host).is_none_or(|life| life.paused().is_some()));
+        let lives = (0..world.plan.hosts)
+            .filter(|host| world.plan.freezes != Some(*host) || world.is_aged())
+            .map(|host| world.life(host));
+        let paused = lives
+            .clone()
+            .any(|life| life.is_none_or(|life| life.paused().is_some()));
+        let told = lives.flatten().all(|life| life.has_told_all());
         let acknowledged = world.broker.all_acknowledged();
         let stats = world.store.stats(&plugin).await.unwrap_or_default();
         let parked = stats.parked > 0 && !world.plan.source_ends;
         let busy = world.in_flight.load(Relaxed) > 0 || stats.outbox > 0;
-        if acknowledged && !parked && !busy && !paused {
+        if acknowledged && told && !parked && !busy && !paused {
             return;
         }
         asked += 1;
@@ -221,30 +225,8 @@ async fn rest(world: &Arc<World>) {
 
 /// Compares what is left with what must be.
 async fn settle(world: &World) {
-    match leftovers(world).await {
+    match Leftovers::of(world).await {
         Ok(leftovers) => _ = world.judge(|oracle| oracle.settled(&leftovers)),
         Err(error) => world.fail(error.to_string()),
     }
-}
-
-async fn leftovers(world: &World) -> Result<Leftovers, StoreError> {
-    let mut records = BTreeMap::new();
-    for sent in &world.plan.sent {
-        if let Content::Order(order) = &sent.content {
-            let id = record_of(order);
-            let (state, _) = world.store.record(&id).await?;
-            records.insert(id, state);
-        }
-    }
-    let letters = world.store.list_dead(None, None, usize::MAX).await?;
-    let state = world.store.list_state(PLUGIN, "", None, usize::MAX).await?;
-    Ok(Leftovers {
-        records,
-        letters: letters.into_iter().map(|letter| letter.id).collect(),
-        state: state
-            .into_iter()
-            .map(|entry| (entry.name, entry.value))
-            .collect(),
-        expired: world.plan.freezes.is_some(),
-    })
 }

@@ -53,23 +53,18 @@ impl Promises {
         Ok(())
     }
 
-    /// Consumers see a message.
+    /// Consumers see a message: those of a lane in order.
     pub fn published(&mut self, row: &OutboxRow) -> Result<(), Broken> {
-        let Some(promise) = self.by_id.get_mut(&row.message_id) else {
-            return Err(format!(
-                "{} is published and was never committed",
-                row.message_id
-            ));
-        };
+        let promise = self.promise_of(row)?;
         ensure!(
-            promise.row == *row,
-            "{row:?} is published, and {:?} was committed",
-            promise.row
+            promise.row.id == row.id,
+            "{} is in the outbox twice",
+            row.message_id
         );
-        if std::mem::replace(&mut promise.seen, true) || promise.refused {
-            return Ok(());
-        }
-        if let Some(lane) = &row.lane {
+        let first = !promise.seen && !promise.refused;
+        if let Some(lane) = &row.lane
+            && first
+        {
             let open = self.open.entry(lane.clone()).or_default();
             ensure!(
                 open.first() >= Some(&row.id),
@@ -77,19 +72,43 @@ impl Promises {
                 row.id,
                 open.first()
             );
-            open.remove(&row.id);
         }
+        self.shown(row)
+    }
+
+    /// Consumers see a message, whenever that is.
+    pub fn shown(&mut self, row: &OutboxRow) -> Result<(), Broken> {
+        let promise = self.promise_of(row)?;
+        promise.seen = true;
+        let id = promise.row.id;
+        self.close(row, id);
         Ok(())
+    }
+
+    fn promise_of(&mut self, row: &OutboxRow) -> Result<&mut Promise, Broken> {
+        let promise = self.by_id.get_mut(&row.message_id);
+        let promise = promise.ok_or_else(|| format!("{} was never committed", row.message_id))?;
+        let committed = OutboxRow {
+            id: row.id,
+            ..promise.row.clone()
+        };
+        ensure!(
+            committed == *row,
+            "{row:?} goes out, and {committed:?} was committed"
+        );
+        Ok(promise)
+    }
+
+    fn close(&mut self, row: &OutboxRow, id: RowId) {
+        if let Some(lane) = &row.lane {
+            self.open.entry(lane.clone()).or_default().remove(&id);
+        }
     }
 
     /// The broker will never take a message.
     pub fn refuses(&mut self, row: &OutboxRow) -> Result<(), Broken> {
-        let promise = self.by_id.get_mut(&row.message_id);
-        let promise = promise.ok_or_else(|| format!("{} was never committed", row.message_id))?;
-        promise.refused = true;
-        if let Some(lane) = &row.lane {
-            self.open.entry(lane.clone()).or_default().remove(&row.id);
-        }
+        self.promise_of(row)?.refused = true;
+        self.close(row, row.id);
         Ok(())
     }
 

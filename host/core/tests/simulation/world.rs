@@ -262,6 +262,17 @@ impl World {
         });
     }
 
+    /// A host that is alive.
+    pub fn anyone(&self) -> Option<Arc<Life>> {
+        let lives = lock(&self.lives).clone();
+        let alive = lives.into_iter().flatten().filter(|life| !life.is_dead());
+        let mut alive: Vec<_> = alive.collect();
+        match alive.len() {
+            0 => None,
+            count => Some(alive.swap_remove(self.roll(count as u64) as usize)),
+        }
+    }
+
     /// The broker takes a host for gone, unless it has started again.
     pub fn evict(&self, life: &Arc<Life>) {
         if self
