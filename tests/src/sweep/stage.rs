@@ -36,8 +36,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// seconds.
 const GRACE_FOR_CHECK_BACKS: Duration = Duration::from_secs(7);
 
-/// How long what was published may take to consumers, with the broker's own delay.
-const DELIVERY: Duration = Duration::from_secs(30);
+/// How long what was published may take to consumers, with the broker's own delay. A reply that
+/// a proxy loses may be one to the consumer, whose client then waits for half a minute and more.
+const DELIVERY: Duration = Duration::from_secs(150);
 
 /// How long consumers are listened to when they have what is expected.
 const LINGER: Duration = Duration::from_millis(200);

@@ -317,6 +317,49 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
     Ok(())
 }
 
+/// A broker does not write commits down at once, and those to come tell it nothing of a queue
+/// that has no more messages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_forgot_of_a_group_is_committed_again() -> Result<()> {
+    let mut broker = RocketMq::start().await?;
+    let topic = Topic::on(&broker).await?;
+    let (source, sink) = (topic.source("group"), topic.sink());
+    for result in sink.publish(&rows_in_lanes(20, 4)).await {
+        result?;
+    }
+    let group = format!("{}-group", topic.topic);
+    let left = |broker: &RocketMq| -> Result<u64> {
+        let left = (0..QUEUES).map(|queue| {
+            let committed = broker.committed(&group, &topic.topic, queue)?;
+            Ok(broker.end_of(&topic.topic, queue)? - committed.unwrap_or(0))
+        });
+        left.sum()
+    };
+    let all = receive_at_least(&source, 20).await?;
+    source.acknowledge(&last_positions(&all)).await?;
+    let (mut forgets, mut tries) = (false, 0);
+    // Unless it just wrote them down.
+    while !forgets {
+        tries += 1;
+        assert!(tries < 5, "the broker forgets nothing");
+        broker.kill();
+        broker.restart().await?;
+        forgets = left(&broker)? > 0;
+        let back = Instant::now();
+        while left(&broker)? > 0 {
+            assert!(back.elapsed() < Duration::from_secs(60), "not committed");
+            if let Err(error) = source.receive(10).await {
+                assert!(matches!(error, SourceError::Unavailable(_)), "{error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    source.close().await;
+    sink.close().await;
+    topic.client.shutdown().await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_was_never_there_is_unavailable() -> Result<()> {
     let topic = Topic {

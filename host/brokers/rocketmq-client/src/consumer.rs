@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,12 @@ pub trait Consumer: Send + Sync {
     async fn seek(&self, queue: &MessageQueue, offset: i64) -> ClientResult<()>;
     /// Commits the offsets of the next messages to consume. It is not confirmed.
     async fn commit(&self, offsets: HashMap<MessageQueue, i64>);
-    /// What the group has committed; -1 where nothing is committed yet.
+    /// Commits offsets that were committed before once more.
+    async fn commit_again(&self, offsets: HashMap<MessageQueue, i64>);
+    /// The queues that this consumer has now.
+    async fn assigned(&self) -> ClientResult<HashSet<MessageQueue>>;
+    /// What this consumer has committed of a queue since it has it, or else the group; -1 where
+    /// nothing is committed yet.
     async fn committed(&self, queue: &MessageQueue) -> ClientResult<i64>;
     /// The offset of the first message that the broker still has.
     async fn min_offset(&self, queue: &MessageQueue) -> ClientResult<i64>;
@@ -95,6 +100,19 @@ impl Consumer for DefaultLitePullConsumer {
 
     async fn commit(&self, offsets: HashMap<MessageQueue, i64>) {
         self.commit_with_map(offsets, true).await;
+    }
+
+    async fn commit_again(&self, offsets: HashMap<MessageQueue, i64>) {
+        // The client does not send an offset that is the one it sent last.
+        let before = offsets
+            .iter()
+            .map(|(queue, next)| (queue.clone(), next - 1));
+        self.commit_with_map(before.collect(), true).await;
+        self.commit_with_map(offsets, true).await;
+    }
+
+    async fn assigned(&self) -> ClientResult<HashSet<MessageQueue>> {
+        self.assignment().await
     }
 
     async fn committed(&self, queue: &MessageQueue) -> ClientResult<i64> {

@@ -1,7 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -32,6 +32,11 @@ const CLOSE: Duration = Duration::from_secs(8);
 
 /// How long nothing may come before the broker is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// How often what is acknowledged is committed again while nothing comes, besides after an
+/// outage. A broker that dies forgets the commits of the last `flushConsumerOffsetInterval`, 5
+/// seconds by default.
+const COMMIT_AGAIN: Duration = Duration::from_secs(30);
 
 /// How many messages are pulled at a time. The broker's
 /// `maxTransferCountOnMessageInMemory` (32 by default) bounds it too.
@@ -88,6 +93,8 @@ struct Puller {
     consumer: RwLock<State>,
     inbox: Mutex<Inbox>,
     queues: StdMutex<HashMap<Partition, MessageQueue>>,
+    /// The offset after the last one acknowledged.
+    acknowledged: StdMutex<HashMap<MessageQueue, i64>>,
     gaps: AtomicU64,
 }
 
@@ -103,6 +110,7 @@ struct Inbox {
     unchecked: Vec<Arc<MessageExt>>,
     lanes: HashMap<MessageQueue, Lane>,
     heard: Instant,
+    commit_again_at: Instant,
 }
 
 /// What is known of a queue.
@@ -125,8 +133,10 @@ impl RocketMqSource {
                 unchecked: Vec::new(),
                 lanes: HashMap::new(),
                 heard: Instant::now(),
+                commit_again_at: Instant::now() + COMMIT_AGAIN,
             }),
             queues: StdMutex::default(),
+            acknowledged: StdMutex::default(),
             gaps: AtomicU64::new(0),
         };
         Self {
@@ -223,6 +233,30 @@ impl Puller {
         }
     }
 
+    /// Commits what is acknowledged once more, where no other consumer has gone on from there.
+    async fn commit_again(&self, consumer: &dyn Consumer) -> Result<(), SourceError> {
+        let assigned = match timeout(EXCHANGE, consumer.assigned()).await {
+            Ok(Ok(queues)) => queues,
+            Ok(Err(error)) => return Err(self.unavailable(&describe(&error))),
+            Err(_) => return Err(self.unavailable("no answer")),
+        };
+        let mut offsets = lock(&self.acknowledged).clone();
+        offsets.retain(|queue, _| assigned.contains(queue));
+        for queue in assigned {
+            let Some(&next) = offsets.get(&queue) else {
+                continue;
+            };
+            let committed = self.committed(consumer, &queue).await?;
+            let next = u64::try_from(next).unwrap_or(0);
+            if committed.is_some_and(|committed| committed > next) {
+                offsets.remove(&queue);
+            }
+        }
+        timeout(EXCHANGE, consumer.commit_again(offsets))
+            .await
+            .map_err(|_| self.unavailable("the commit of offsets was not sent in time"))
+    }
+
     /// What the group has committed of a queue; none before its first commit.
     async fn committed(
         &self,
@@ -255,10 +289,7 @@ impl Puller {
         };
         let (topic, broker) = (queue.topic().as_str(), queue.broker_name().as_str());
         let partition = Partition::new(&format!("rocketmq:{topic}/{broker}/{}", queue.queue_id()));
-        self.queues
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(partition.clone(), queue.clone());
+        lock(&self.queues).insert(partition.clone(), queue.clone());
         let lane = Lane {
             cursor: Cursor::new(first),
             partition,
@@ -336,6 +367,10 @@ impl Puller {
     }
 }
 
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn deliver(message: &MessageExt, lane: &Lane, offset: u64) -> Delivery {
     let position = Position {
         partition: lane.partition.clone(),
@@ -379,7 +414,14 @@ impl Source for Puller {
             }
         }
         if inbox.ready.is_empty() && inbox.heard.elapsed() > SILENCE {
-            self.probe(&*consumer).await?;
+            if let Err(error) = self.probe(&*consumer).await {
+                inbox.commit_again_at = Instant::now();
+                return Err(error);
+            }
+            if inbox.commit_again_at <= Instant::now() {
+                self.commit_again(&*consumer).await?;
+                inbox.commit_again_at = Instant::now() + COMMIT_AGAIN;
+            }
             inbox.heard = Instant::now();
         }
         let count = limit.min(inbox.ready.len());
@@ -391,7 +433,7 @@ impl Source for Puller {
             return Ok(());
         };
         let offsets: HashMap<MessageQueue, i64> = {
-            let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            let queues = lock(&self.queues);
             positions
                 .iter()
                 .filter_map(|position| {
@@ -403,6 +445,7 @@ impl Source for Puller {
         if offsets.is_empty() {
             return Ok(());
         }
+        lock(&self.acknowledged).extend(offsets.clone());
         timeout(EXCHANGE, consumer.commit(offsets))
             .await
             .map_err(|_| self.unavailable("the commit of offsets was not sent in time"))

@@ -12,7 +12,7 @@ use semel_rocketmq_client::{
     TransactionalProducer,
 };
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::check_back::StoreCheckBack;
 use super::errors::describe;
@@ -26,7 +26,7 @@ const START: Duration = Duration::from_secs(10);
 const PREPARE: Duration = Duration::from_secs(3);
 
 /// How long no half message is tried after a batch of which none was confirmed, lest a broker
-/// that is down delays every commit.
+/// that is down delays every commit; and how long after a start that failed the next one is.
 const REST: Duration = Duration::from_secs(30);
 
 /// How long sending the ends of transactions, a search, or closing may take.
@@ -165,20 +165,25 @@ impl Shared {
         };
         let topics: Vec<String> = config.destinations.values().cloned().collect();
         let check_back = Arc::new(StoreCheckBack::new(store));
-        let started = self
-            .client
-            .transactional_producer(&settings, &topics, check_back);
-        match started.await {
-            Ok(producer) => {
-                // It is called once.
-                let _ = self.producer.set(producer);
-                tracing::info!(group = config.producer_group, "answers check-backs");
+        loop {
+            let check_back = Arc::clone(&check_back);
+            let started = self
+                .client
+                .transactional_producer(&settings, &topics, check_back);
+            match started.await {
+                Ok(producer) => {
+                    // It is called once.
+                    let _ = self.producer.set(producer);
+                    tracing::info!(group = config.producer_group, "answers check-backs");
+                    return;
+                }
+                Err(error) => tracing::error!(
+                    group = config.producer_group,
+                    "no transactions for now, messages are published from the outbox alone: {}",
+                    describe(&error)
+                ),
             }
-            Err(error) => tracing::error!(
-                group = config.producer_group,
-                "no transactions, messages are published from the outbox alone: {}",
-                describe(&error)
-            ),
+            sleep(REST).await;
         }
     }
 
