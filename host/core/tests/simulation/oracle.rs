@@ -61,7 +61,9 @@ pub struct Record {
 
 #[derive(Debug, PartialEq)]
 pub enum Fate {
-    Parked,
+    Parked {
+        version: Version,
+    },
     Done {
         run: RunId,
         reply: Option<Bytes>,
@@ -138,7 +140,8 @@ impl Oracle {
                 Outcome::Duplicate => {
                     let found = self.records.get(&run.record);
                     let same = found.is_some_and(|found| {
-                        found.fingerprint == run.fingerprint && found.fate != Fate::Parked
+                        found.fingerprint == run.fingerprint
+                            && !matches!(found.fate, Fate::Parked { .. })
                     });
                     ensure!(same, "{} is taken for a duplicate", run.record.key);
                 }
@@ -154,17 +157,30 @@ impl Oracle {
             !self.fenced.contains(&run.id),
             "a fenced run of {key} is applied"
         );
-        if let Some(found) = self.records.get(&run.record) {
-            ensure!(
-                found.fingerprint == run.fingerprint,
-                "{key} changes its payload"
-            );
-            ensure!(
-                found.fate == Fate::Parked,
-                "{key} is {:?} and is applied again",
-                found.fate
-            );
-        }
+        let present = match self.records.get(&run.record) {
+            None => Expected::Absent,
+            Some(found) => {
+                ensure!(
+                    found.fingerprint == run.fingerprint,
+                    "{key} changes its payload"
+                );
+                match found.fate {
+                    Fate::Parked { version } => Expected::Parked(version),
+                    _ => return Err(format!("{key} is {:?} and is applied again", found.fate)),
+                }
+            }
+        };
+        // A failure counts only for the row of which it is one.
+        let counts = match &run.verdict {
+            Verdict::Done(_) => false,
+            Verdict::Park(_) => true,
+            Verdict::Dead(letter) => letter.cause == Cause::Exhausted,
+        };
+        ensure!(
+            !counts || run.expected == present,
+            "{key} fails as {:?}, and is {present:?}",
+            run.expected
+        );
         let order = &self.orders[&run.fingerprint];
         let attempt = match run.expected {
             Expected::Absent => 0,
@@ -182,7 +198,7 @@ impl Oracle {
             Verdict::Park(park) => {
                 self.parked(run, park, expected, attempt)?;
                 self.attempts.insert(version, park.row.attempt);
-                Fate::Parked
+                Fate::Parked { version }
             }
             Verdict::Dead(letter) => {
                 self.dead(run, letter, expected, attempt)?;
@@ -343,9 +359,10 @@ impl Oracle {
             self.promises.replayed(outgoing);
         }
         if let (Some(record), Some(row)) = (&letter.record, row) {
-            self.attempts.insert(row.version, 0);
+            let version = row.version;
+            self.attempts.insert(version, 0);
             self.replayed.insert(record.clone());
-            self.record(record)?.fate = Fate::Parked;
+            self.record(record)?.fate = Fate::Parked { version };
         }
         Ok(())
     }
