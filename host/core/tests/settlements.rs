@@ -1,7 +1,8 @@
-//! What those hear who wait at the source.
+//! What a source hears: what became of its messages, and which it may forget.
 
 mod world;
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -16,6 +17,8 @@ use world::{Order, World, message, order};
 struct Asking {
     inner: MemorySource,
     heard: Mutex<Vec<Settlement>>,
+    /// So many acknowledgements fail.
+    deaf: AtomicU32,
 }
 
 impl Asking {
@@ -28,6 +31,7 @@ impl Asking {
         Arc::new(Self {
             inner,
             heard: Mutex::default(),
+            deaf: AtomicU32::new(0),
         })
     }
 
@@ -49,7 +53,13 @@ impl Source for Asking {
     }
 
     async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {
-        self.inner.acknowledge(positions).await
+        match self.deaf.load(Relaxed) {
+            0 => self.inner.acknowledge(positions).await,
+            left => {
+                self.deaf.store(left - 1, Relaxed);
+                Err(SourceError::Unavailable("deaf".to_owned()))
+            }
+        }
     }
 
     fn wants_settlements(&self) -> bool {
@@ -139,4 +149,15 @@ async fn failures_are_heard_as_what_they_are() {
         reason: None,
     };
     assert_eq!(again[1], unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_failed_is_sent_again() {
+    let world = World::new();
+    let source = Asking::new(&[order("1"), order("2")]);
+    source.deaf.store(3, Relaxed);
+    let engine = world.engine_of(source.clone(), RelayHandle::default());
+    engine.run(CancellationToken::new()).await.unwrap();
+    assert!(source.inner.all_acknowledged());
+    assert_eq!(world.stats.received.get(), 2);
 }

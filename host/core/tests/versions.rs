@@ -240,6 +240,28 @@ async fn what_comes_early_waits_and_follows_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_that_have_waited_long_follow_at_once() {
+    let world = world(Some(BOUND));
+    let source = source(&[1, 5, 3, 4].map(|version| update("a", version)));
+    let (_, handle) = world.relay();
+    let stop = CancellationToken::new();
+    let engine = world.engine(&source, handle).run(stop.clone());
+    let feed = async {
+        // Who has waited so long looks again seconds later.
+        tokio::time::sleep(BOUND / 2).await;
+        assert_eq!(applied(&world, "a").await, [1]);
+        source.push("p", message(&update("a", 2)));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let followed = applied(&world, "a").await;
+        stop.cancel();
+        followed
+    };
+    let (result, followed) = tokio::join!(engine, feed);
+    result.unwrap();
+    assert_eq!(followed, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_that_stays_holds_up_for_the_bound_alone() {
     let world = world(Some(BOUND));
     let start = Instant::now();
@@ -261,12 +283,17 @@ async fn a_gap_that_stays_holds_up_for_the_bound_alone() {
 #[tokio::test(start_paused = true)]
 async fn the_lowest_of_those_that_wait_goes_first() {
     let world = world(Some(BOUND));
-    let source = source(&[update("a", 1), update("a", 7)]);
+    // Rows that are due at the same time come in the order of their keys.
+    let backwards = |version: u64| Update {
+        key: (9 - version).to_string(),
+        ..update("a", version)
+    };
+    let source = source(&[1, 7].map(backwards));
     let start = Instant::now();
     let feed = async {
         tokio::time::sleep(BOUND / 2).await;
         for version in [5, 3, 4] {
-            source.push("p", message(&update("a", version)));
+            source.push("p", message(&backwards(version)));
         }
         source.finish();
     };
