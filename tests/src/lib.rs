@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod installation;
 pub mod ledger;
 pub mod lines;
+pub mod matrix;
 pub mod orders;
 pub mod passage;
 pub mod proxy;
