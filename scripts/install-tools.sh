@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian and Ubuntu: redis-server, Java and Maven from the
-# distribution, and Apache RocketMQ's jars from Maven Central.
+# Installs what the tests need on Debian and Ubuntu: redis-server, mariadb-server, postgresql,
+# Java and Maven from the distribution, and Apache RocketMQ's jars from Maven Central.
 #
 #   scripts/install-tools.sh
 #
@@ -22,8 +22,9 @@ fail() {
     exit 1
 }
 
+# A server's program may be where only administrators look.
 has() {
-    command -v "$1" >/dev/null 2>&1
+    PATH=$PATH:/usr/local/sbin:/usr/sbin command -v "$1" >/dev/null 2>&1
 }
 
 as_root() {
@@ -37,6 +38,10 @@ as_root() {
     fi
 }
 
+has_postgres() {
+    has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
 rocketmq_is_complete() {
     local part
     for part in "${parts[@]}"; do
@@ -48,6 +53,8 @@ rocketmq_is_complete() {
 install_packages() {
     local packages=()
     has redis-server || packages+=(redis-server)
+    has mariadb-install-db || packages+=(mariadb-server)
+    has_postgres || packages+=(postgresql)
     has java || packages+=(default-jre-headless)
     has setpriv || packages+=(util-linux)
     # Maven is only needed to fetch the jars.
@@ -59,9 +66,20 @@ install_packages() {
         "this script installs them with apt-get, which is not here: install them by hand"
     say "installing ${packages[*]} with apt-get"
     as_root apt-get update -qq
-    # Debian starts redis-server on installation; the tests start their own.
+    # Debian starts servers on installation; the tests start their own. Servers that are there
+    # already are left alone.
+    local policy=/usr/sbin/policy-rc.d made_policy=
+    if [[ ! -e $policy ]]; then
+        made_policy=yes
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    local status=0
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install -y -qq --no-install-recommends "${packages[@]}"
+        apt-get install -y -qq --no-install-recommends "${packages[@]}" || status=$?
+    [[ -z $made_policy ]] || as_root rm -f "$policy"
+    [[ $status -eq 0 ]] || fail "apt-get could not install ${packages[*]}" \
+        "see its output above, and run this again"
 }
 
 check_java() {
@@ -115,4 +133,4 @@ POM
 install_packages
 check_java
 install_rocketmq
-say "redis-server, java and RocketMQ $rocketmq_version are there"
+say "redis-server, mariadb-server, postgresql, java and RocketMQ $rocketmq_version are there"

@@ -6,6 +6,7 @@ mod key;
 mod plugin;
 mod run;
 mod state;
+mod store;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -59,6 +60,7 @@ enum Command {
     State(state::StateArgs),
     Key(key::KeyArgs),
     Dead(dead::DeadArgs),
+    Store(store::StoreCommandArgs),
     Plugin(plugin::PluginArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -66,7 +68,8 @@ enum Command {
 /// Where a command finds its store, and how it prints.
 #[derive(Args, Debug)]
 struct StoreArgs {
-    /// The store: `redb:DIRECTORY` or `redis://HOST:PORT` [default: redb:./semel-data]
+    /// The store: `redb:DIRECTORY`, `redis://HOST:PORT`, or `mysql:` or `postgres:` with
+    /// `//USER:PASSWORD@HOST:PORT/DATABASE` [default: redb:./semel-data]
     #[arg(long, value_name = "URL", env = "SEMEL_STORE", hide_env_values = true)]
     store: Option<String>,
 
@@ -95,6 +98,7 @@ impl Cli {
             Command::State(args) => wait(args.execute()),
             Command::Key(args) => wait(args.execute()),
             Command::Dead(args) => wait(args.execute()),
+            Command::Store(args) => wait(args.execute()),
             Command::Plugin(args) => args.execute(),
             Command::Completions(args) => args.execute(),
         }

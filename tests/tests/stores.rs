@@ -9,9 +9,11 @@ use semel_core::{
     Admin, Cause, Clock, DeadLetter, DeadLetterId, OutboxScan, Outcome, RecordState, Run, RunId,
     Store, StoreError, SystemClock,
 };
-use semel_stores::{RedbStore, RedisStore};
+use semel_stores::{RedbStore, RedisStore, SqlStore};
 use semel_tests::conformance::store::build::*;
 use semel_tests::conformance::store::{self as suite, Fixture};
+use semel_tests::servers::mariadb::MariadbServer;
+use semel_tests::servers::postgres::PostgresServer;
 use semel_tests::servers::redis::RedisServer;
 use semel_tests::store_conformance;
 use tempfile::TempDir;
@@ -401,3 +403,10 @@ mod redis {
         assert_eq!(text(&store, "n").await.as_deref(), Some("1"));
     }
 }
+
+#[path = "stores/mysql.rs"]
+mod mysql;
+#[path = "stores/postgres.rs"]
+mod postgres;
+#[path = "stores/sql.rs"]
+mod sql;

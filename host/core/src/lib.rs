@@ -21,6 +21,7 @@ mod admin;
 mod clock;
 pub mod crash;
 mod dead;
+pub mod decide;
 mod effects;
 mod engine;
 mod identity;

@@ -40,7 +40,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
 
-    /// The store: `redb:DIRECTORY` or `redis://HOST:PORT` [default: redb:./semel-data]
+    /// The store: `redb:DIRECTORY`, `redis://HOST:PORT`, or `mysql:` or `postgres:` with
+    /// `//USER:PASSWORD@HOST:PORT/DATABASE` [default: redb:./semel-data]
     #[arg(long, value_name = "URL", env = "SEMEL_STORE", hide_env_values = true)]
     store: Option<String>,
 

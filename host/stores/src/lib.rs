@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`RedbStore`] | a file of this machine | yes: synced to disk |
 //! | [`RedisStore`] | a Redis server | as `appendonly` and `appendfsync` there say |
+//! | [`SqlStore`] | a MySQL, MariaDB or PostgreSQL database | yes, as those are set up by default |
 //!
 //! [`open`] takes a URL. The conformance suite in `tests/` is the definition of right.
 #![forbid(unsafe_code)]
@@ -12,9 +13,11 @@
 mod codec;
 mod redb;
 mod redis;
+mod sql;
 mod url;
 
 pub use self::redb::RedbStore;
 pub use self::redis::RedisStore;
+pub use self::sql::SqlStore;
 
-pub use self::url::{OpenError, open};
+pub use self::url::{OpenError, migrate, open};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use semel_core::Admin;
 use semel_core::memory::MemoryStore;
 
-use crate::{RedbStore, RedisStore};
+use crate::{RedbStore, RedisStore, SqlStore};
 
 /// Opens the store that a URL names:
 ///
@@ -14,6 +14,8 @@ use crate::{RedbStore, RedisStore};
 /// |---|---|
 /// | `redb:DIRECTORY` | [`RedbStore`] in that directory |
 /// | `redis://HOST:PORT/DB?prefix=NAME` | [`RedisStore`] on that server |
+/// | `mysql://USER:PASSWORD@HOST:PORT/DATABASE?prefix=NAME` | [`SqlStore`] in that database |
+/// | `postgres://USER:PASSWORD@HOST:PORT/DATABASE?prefix=NAME` | [`SqlStore`] in that database |
 /// | `memory:` | [`MemoryStore`], which forgets everything at the end |
 pub async fn open(url: &str) -> Result<Arc<dyn Admin>, OpenError> {
     let invalid = |reason: &str| OpenError::Url {
@@ -27,10 +29,25 @@ pub async fn open(url: &str) -> Result<Arc<dyn Admin>, OpenError> {
         "redb" if rest.is_empty() => Err(invalid("it names no directory")),
         "redb" => Ok(Arc::new(RedbStore::open(Path::new(rest))?)),
         "redis" => Ok(Arc::new(RedisStore::open(url).await?)),
+        scheme if is_sql(scheme) => Ok(Arc::new(SqlStore::open(url).await?)),
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new())),
         "memory" => Err(invalid("nothing may follow `memory:`")),
         _ => Err(invalid(&format!("the scheme `{scheme}` is not known"))),
     }
+}
+
+/// Creates the tables of the store that a URL names, or brings them up to date. Returns how many
+/// steps that took; none for a store without tables.
+pub async fn migrate(url: &str) -> Result<usize, OpenError> {
+    match url.split_once(':') {
+        Some((scheme, _)) if is_sql(scheme) => SqlStore::migrate(url).await,
+        // The others need no one to make room for them, and say what is wrong with a URL.
+        _ => open(url).await.map(|_| 0),
+    }
+}
+
+fn is_sql(scheme: &str) -> bool {
+    matches!(scheme, "mysql" | "mariadb" | "postgres" | "postgresql")
 }
 
 /// Why there is no store.
@@ -39,7 +56,9 @@ pub enum OpenError {
     /// The URL can't be used.
     #[error(
         "`{url}` names no store: {reason}. Give `redb:DIRECTORY` (as in `redb:./semel-data`), \
-         `redis://HOST:PORT/DB?prefix=NAME` (as in `redis://127.0.0.1:6379/0`) or `memory:`"
+         `redis://HOST:PORT/DB?prefix=NAME` (as in `redis://127.0.0.1:6379/0`), \
+         `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, `postgres://USER:PASSWORD@HOST:PORT/DATABASE` \
+         or `memory:`"
     )]
     Url {
         /// As given, without a password.
@@ -81,7 +100,8 @@ mod tests {
     async fn a_bad_url_says_what_is_wrong_and_what_is_right() {
         for (url, says) in [
             ("semel-data", "it has no scheme"),
-            ("mysql://x", "the scheme `mysql` is not known"),
+            ("oracle://x", "the scheme `oracle` is not known"),
+            ("mysql://x", "it names no database"),
             ("redb:", "it names no directory"),
             ("memory:x", "nothing may follow"),
         ] {

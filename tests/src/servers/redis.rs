@@ -1,7 +1,5 @@
 //! A real Redis server of one test's own.
 
-use std::net::TcpListener;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -11,6 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use super::program::{find_program, free_port};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to load its data and answer.
@@ -139,14 +138,4 @@ impl RedisServer {
     async fn answers(&self) -> bool {
         self.ask("PING").await.is_ok_and(|answer| answer == "+PONG")
     }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn find_program(name: &str) -> Option<std::path::PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|directory| directory.join(name))
-        .find(|path| Path::new(path).is_file())
 }

@@ -1,15 +1,16 @@
 //! The contract of [`Store`](crate::Store), on plain maps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::ops::Bound;
 
 use bytes::Bytes;
 
+use crate::decide::{self, Book, Entry, decide};
 use crate::{
-    BusinessKey, Cause, CheckQuery, Checked, DeadLetter, DeadLetterId, Effects, Expected,
-    Fingerprint, Lane, LanePosition, OutboxLane, OutboxRow, OutboxScan, Outcome, Park, ParkedRow,
-    Partition, PluginName, Read, RecordId, RecordState, RowId, Run, RunId, StateEntry, StateKey,
-    StoreStats, Verdict, Version, Versioned,
+    BusinessKey, CheckQuery, Checked, DeadLetter, DeadLetterId, Fingerprint, Lane, LanePosition,
+    OutboxLane, OutboxRow, OutboxScan, Outcome, ParkedRow, Partition, PluginName, RecordId,
+    RecordState, RowId, Run, RunId, StateEntry, StateKey, StoreStats, Version, Versioned,
 };
 
 /// Everything that a store knows.
@@ -53,15 +54,6 @@ enum Fate {
     Dead,
 }
 
-/// What earlier runs of a batch left for the later ones.
-#[derive(Default)]
-struct Batch {
-    /// Lanes in which a run was not carried through.
-    held: HashMap<(PluginName, Partition, Lane), Hold>,
-    /// The values written: the version before the batch and the runs that wrote.
-    written: HashMap<StateKey, (Version, Vec<u32>)>,
-}
-
 impl Ledger {
     pub(super) fn check(&mut self, query: &CheckQuery, now_ms: u64) -> Checked {
         let plugin = &query.record.plugin;
@@ -84,121 +76,12 @@ impl Ledger {
     }
 
     pub(super) fn commit(&mut self, runs: &[Run], now_ms: u64) -> Vec<Outcome> {
-        let mut batch = Batch::default();
-        let mut outcomes = Vec::with_capacity(runs.len());
-        for (index, run) in (0..).zip(runs) {
-            let outcome = match self.judge(run, &batch) {
-                Ok(()) => self.apply(run, index, &mut batch, now_ms),
-                Err(outcome) => outcome,
-            };
-            if let Some(lane) = &run.lane
-                && let Some(hold) = hold(run, &outcome)
-            {
-                let held = batch.held.entry(lane_of(run, lane)).or_insert(hold);
-                *held = hold.max(*held);
-            }
-            outcomes.push(outcome);
-        }
+        let mut book = LedgerBook {
+            ledger: self,
+            now_ms,
+        };
+        let Ok(outcomes) = decide(&mut book, runs);
         outcomes
-    }
-
-    /// Tests 1 to 8 of [`Store::commit`](crate::Store::commit).
-    fn judge(&self, run: &Run, batch: &Batch) -> Result<(), Outcome> {
-        let record = self.records.get(&run.record);
-        if let Some(record) = record {
-            if record.run == run.id {
-                return Err(Outcome::Applied {
-                    version: record.version,
-                    outbox_clear: self.is_outbox_clear(run, record.version),
-                });
-            }
-            if record.fingerprint != run.fingerprint {
-                return Err(Outcome::Mismatch);
-            }
-            if !matches!(record.fate, Fate::Parked) {
-                return Err(Outcome::Duplicate);
-            }
-        }
-        let fence = (run.record.plugin.clone(), run.id);
-        if run.bucket < self.horizon(&run.record.plugin) || self.fences.contains_key(&fence) {
-            return Err(Outcome::Conflict);
-        }
-        if let Some(lane) = &run.lane
-            && let Some(hold) = batch.held.get(&lane_of(run, lane))
-            && !(is_waiting(&run.verdict) && *hold == Hold::Parked)
-        {
-            return Err(Outcome::Conflict);
-        }
-        if is_conditional(&run.verdict) && self.found(&run.record) != run.expected {
-            return Err(Outcome::AlreadyParked);
-        }
-        if !is_waiting(&run.verdict)
-            && let Some(lane) = run.lane_position()
-            && self.is_behind(&run.record.plugin, &lane)
-        {
-            return Err(Outcome::Behind);
-        }
-        if !run.reads.iter().all(|read| self.stands(read, batch)) {
-            return Err(Outcome::Conflict);
-        }
-        if let Verdict::Done(effects) = &run.verdict {
-            self.sums_up(effects)?;
-        }
-        Ok(())
-    }
-
-    /// Step 9 of [`Store::commit`](crate::Store::commit).
-    fn apply(&mut self, run: &Run, index: u32, batch: &mut Batch, now_ms: u64) -> Outcome {
-        let version = self.next_version();
-        self.unpark(&run.record);
-        let fate = match &run.verdict {
-            Verdict::Done(effects) => {
-                self.write_state(effects, version, index, batch);
-                self.write_outbox(run.outbox_rows(version));
-                Fate::Done {
-                    reply: effects.reply.clone(),
-                    bucket: self.bucket(&run.record.plugin, now_ms),
-                }
-            }
-            Verdict::Park(Park { row, .. }) => {
-                self.park(&run.record, (**row).clone(), version);
-                Fate::Parked
-            }
-            Verdict::Dead(letter) => {
-                self.dead.insert(letter.id.clone(), (**letter).clone());
-                Fate::Dead
-            }
-        };
-        let record = Record {
-            run: run.id,
-            version,
-            fingerprint: run.fingerprint,
-            fate,
-        };
-        self.records.insert(run.record.clone(), record);
-        Outcome::Applied {
-            version,
-            outbox_clear: self.is_outbox_clear(run, version),
-        }
-    }
-
-    fn write_state(&mut self, effects: &Effects, version: Version, index: u32, batch: &mut Batch) {
-        for write in &effects.writes {
-            let before = self.read(&write.key);
-            let after = write
-                .op
-                .apply(before.value.as_ref())
-                .expect("additions were tested before");
-            match after {
-                Some(value) => self.state.insert(write.key.clone(), (version, value)),
-                None => self.state.remove(&write.key),
-            };
-            let written = batch.written.entry(write.key.clone());
-            let (_, runs) = written.or_insert((before.version, Vec::new()));
-            if runs.last() != Some(&index) {
-                runs.push(index);
-            }
-        }
     }
 
     fn write_outbox(&mut self, rows: Vec<OutboxRow>) {
@@ -440,30 +323,6 @@ impl Ledger {
         }
     }
 
-    /// A record that is neither done nor dead, as a check gives it to a run.
-    fn found(&self, id: &RecordId) -> Expected {
-        self.parked
-            .get(id)
-            .map_or(Expected::Absent, |row| Expected::Parked(row.version))
-    }
-
-    fn stands(&self, read: &Read, batch: &Batch) -> bool {
-        match batch.written.get(&read.key) {
-            Some((base, runs)) => *base == read.base && *runs == read.seen,
-            None => self.read(&read.key).version == read.base && read.seen.is_empty(),
-        }
-    }
-
-    fn sums_up(&self, effects: &Effects) -> Result<(), Outcome> {
-        for write in &effects.writes {
-            let before = self.read(&write.key).value;
-            if write.op.apply(before.as_ref()).is_err() {
-                return Err(Outcome::NotACounter(write.key.clone()));
-            }
-        }
-        Ok(())
-    }
-
     fn is_behind(&self, plugin: &PluginName, at: &LanePosition) -> bool {
         let entry = |offset| {
             let no_key = BusinessKey::new(Bytes::new());
@@ -472,21 +331,6 @@ impl Ledger {
         };
         let before = self.lanes.range(entry(0)..entry(at.offset));
         before.into_iter().next().is_some()
-    }
-
-    fn is_outbox_clear(&self, run: &Run, version: Version) -> bool {
-        let Some(lane) = outbox_lane(run).filter(|_| publishes_in_lane(run)) else {
-            return true;
-        };
-        let row = |version| {
-            let id = RowId {
-                version,
-                ordinal: 0,
-            };
-            (lane.clone(), id)
-        };
-        let before = self.outbox_lanes.range(row(0)..row(version));
-        before.into_iter().next().is_none()
     }
 
     fn park(&mut self, record: &RecordId, mut row: ParkedRow, version: Version) {
@@ -529,53 +373,108 @@ fn lane_entry(row: &ParkedRow) -> Option<LaneEntry> {
     Some((plugin, at.partition, at.lane, at.offset, key))
 }
 
-fn lane_of(run: &Run, lane: &Lane) -> (PluginName, Partition, Lane) {
-    let partition = run.position.partition.clone();
-    (run.record.plugin.clone(), partition, lane.clone())
+/// A ledger for a commit at a time.
+struct LedgerBook<'a> {
+    ledger: &'a mut Ledger,
+    now_ms: u64,
 }
 
-fn outbox_lane(run: &Run) -> Option<OutboxLane> {
-    run.lane.as_ref().map(|lane| OutboxLane {
-        plugin: run.record.plugin.clone(),
-        lane: lane.clone(),
-    })
-}
+impl Book for LedgerBook<'_> {
+    type Error = Infallible;
 
-fn publishes_in_lane(run: &Run) -> bool {
-    match &run.verdict {
-        Verdict::Done(effects) => effects.outgoing.iter().any(|out| out.delay_ms.is_none()),
-        Verdict::Park(_) | Verdict::Dead(_) => false,
+    fn find(&mut self, id: &RecordId) -> Result<Option<Entry>, Infallible> {
+        let entry = self.ledger.records.get(id).map(|record| Entry {
+            run: record.run,
+            version: record.version,
+            fingerprint: record.fingerprint,
+            parked: self.ledger.parked.get(id).map(|row| row.version),
+        });
+        Ok(entry)
     }
-}
 
-/// Whether the message is only parked because its lane's predecessor is.
-fn is_waiting(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Park(Park { behind: true, .. }))
-}
-
-/// Whether the verdict holds only if the record is as the check found it.
-fn is_conditional(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Done(_) => false,
-        Verdict::Park(_) => true,
-        Verdict::Dead(letter) => letter.cause == Cause::Exhausted,
+    fn horizon(&mut self, plugin: &PluginName) -> Result<u64, Infallible> {
+        Ok(self.ledger.horizon(plugin))
     }
-}
 
-/// Why later runs of a lane are not applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Hold {
-    /// A run of it was parked: those that wait may be parked behind it.
-    Parked,
-    /// A run of it is recorded nowhere, so nothing may go or wait before it.
-    Refused,
-}
+    fn is_fenced(&mut self, plugin: &PluginName, run: RunId) -> Result<bool, Infallible> {
+        Ok(self.ledger.fences.contains_key(&(plugin.clone(), run)))
+    }
 
-/// Whether later runs of the lane are held after this outcome.
-fn hold(run: &Run, outcome: &Outcome) -> Option<Hold> {
-    match outcome {
-        Outcome::Duplicate => None,
-        Outcome::Applied { .. } => matches!(run.verdict, Verdict::Park(_)).then_some(Hold::Parked),
-        _ => Some(Hold::Refused),
+    fn is_behind(&mut self, plugin: &PluginName, at: &LanePosition) -> Result<bool, Infallible> {
+        Ok(self.ledger.is_behind(plugin, at))
+    }
+
+    fn version(&mut self, key: &StateKey) -> Result<Version, Infallible> {
+        Ok(self.ledger.read(key).version)
+    }
+
+    fn value(&mut self, key: &StateKey) -> Result<Option<Bytes>, Infallible> {
+        Ok(self.ledger.read(key).value)
+    }
+
+    fn is_clear(&mut self, lane: &OutboxLane, below: Version) -> Result<bool, Infallible> {
+        let row = |version| {
+            let id = RowId {
+                version,
+                ordinal: 0,
+            };
+            (lane.clone(), id)
+        };
+        let mut before = self.ledger.outbox_lanes.range(row(0)..row(below));
+        Ok(before.next().is_none())
+    }
+
+    fn next_version(&mut self) -> Result<Version, Infallible> {
+        Ok(self.ledger.next_version())
+    }
+
+    fn write_state(
+        &mut self,
+        key: &StateKey,
+        version: Version,
+        value: Option<Bytes>,
+    ) -> Result<(), Infallible> {
+        match value {
+            Some(value) => self.ledger.state.insert(key.clone(), (version, value)),
+            None => self.ledger.state.remove(key),
+        };
+        Ok(())
+    }
+
+    fn write_outbox(&mut self, rows: Vec<OutboxRow>) -> Result<(), Infallible> {
+        self.ledger.write_outbox(rows);
+        Ok(())
+    }
+
+    fn write_record(
+        &mut self,
+        run: &Run,
+        version: Version,
+        fate: decide::Fate,
+    ) -> Result<(), Infallible> {
+        let ledger = &mut *self.ledger;
+        ledger.unpark(&run.record);
+        let fate = match fate {
+            decide::Fate::Done(reply) => Fate::Done {
+                reply: reply.cloned(),
+                bucket: ledger.bucket(&run.record.plugin, self.now_ms),
+            },
+            decide::Fate::Parked(row) => {
+                ledger.park(&run.record, *row, version);
+                Fate::Parked
+            }
+            decide::Fate::Dead(letter) => {
+                ledger.dead.insert(letter.id.clone(), letter.clone());
+                Fate::Dead
+            }
+        };
+        let record = Record {
+            run: run.id,
+            version,
+            fingerprint: run.fingerprint,
+            fate,
+        };
+        ledger.records.insert(run.record.clone(), record);
+        Ok(())
     }
 }

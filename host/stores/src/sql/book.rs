@@ -1,0 +1,641 @@
+//! What a commit must know, read under the lock, and what it writes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use bytes::Bytes;
+use semel_core::decide::{Book, Entry, Fate, published_lane};
+use semel_core::{
+    BusinessKey, DeadLetter, DeadLetterId, Fingerprint, LanePosition, MAX_KEY_BYTES, OutboxLane,
+    OutboxRow, ParkedRow, PluginName, RecordId, Run, RunId, StateKey, StateOp, StoreError, Verdict,
+    Version,
+};
+
+use super::answer::{Set, take};
+use super::schema::{LaneId, Tables, lane_id, outbox_lane_id};
+use super::text::{Script, Words, signed};
+
+/// The longest name of a plugin or namespace, in bytes.
+pub(super) const MAX_NAME_BYTES: usize = 255;
+
+pub(super) const DONE: u64 = 0;
+pub(super) const PARKED: u64 = 1;
+pub(super) const DEAD: u64 = 2;
+
+/// What the runs of a batch are about.
+#[derive(Default)]
+struct Subjects {
+    plugins: BTreeSet<PluginName>,
+    records: BTreeSet<RecordId>,
+    lanes: HashSet<LaneId>,
+    fences: BTreeSet<(PluginName, RunId)>,
+    /// Whether the value is needed, or only its version.
+    state: BTreeMap<StateKey, bool>,
+    outbox_lanes: HashSet<LaneId>,
+}
+
+impl Subjects {
+    fn of(runs: &[Run]) -> Self {
+        let mut of = Self::default();
+        for run in runs {
+            let plugin = &run.record.plugin;
+            of.plugins.insert(plugin.clone());
+            of.records.insert(run.record.clone());
+            of.fences.insert((plugin.clone(), run.id));
+            let at = run.lane_position();
+            of.lanes.extend(at.map(|at| lane_id(plugin, &at)));
+            for read in &run.reads {
+                of.state.entry(read.key.clone()).or_default();
+            }
+            if let Verdict::Done(effects) = &run.verdict {
+                for write in &effects.writes {
+                    let value = of.state.entry(write.key.clone()).or_default();
+                    *value |= matches!(write.op, StateOp::Add(_));
+                }
+            }
+            let lane = published_lane(run);
+            of.outbox_lanes.extend(lane.as_ref().map(outbox_lane_id));
+        }
+        of
+    }
+}
+
+/// The pair of columns that is a record's key.
+pub(super) fn record_pair(id: &RecordId) -> (&[u8], &[u8]) {
+    (id.plugin.as_str().as_bytes(), id.key.as_bytes())
+}
+
+/// The pair of columns that is a state value's key.
+pub(super) fn state_pair(key: &StateKey) -> (&[u8], &[u8]) {
+    (key.namespace.as_bytes(), key.name.as_bytes())
+}
+
+/// The questions about a batch, and which answer is to which.
+pub(super) struct Questions {
+    sequence: usize,
+    horizons: usize,
+    records: usize,
+    rows: usize,
+    lanes: Option<usize>,
+    fences: usize,
+    versions: Option<usize>,
+    values: Option<usize>,
+    outbox: Option<usize>,
+}
+
+impl Questions {
+    /// Asks, with the lock first: each later statement sees all that earlier holders wrote.
+    pub(super) fn ask(script: &mut Script, words: &Words, tables: &Tables, runs: &[Run]) -> Self {
+        let of = Subjects::of(runs);
+        let names = of.plugins.iter().map(|plugin| plugin.as_str().as_bytes());
+        let records = || of.records.iter().map(record_pair);
+        let its_records = words.any_of(["plugin", "k"], records());
+        let fences = of.fences.iter();
+        let fences = fences.map(|(plugin, run)| (plugin.as_str().as_bytes(), &run.as_bytes()[..]));
+        let (values, versions): (Vec<_>, Vec<_>) = of.state.iter().partition(|(_, value)| **value);
+        script.add(words.begin);
+        let sequence = script.add(&lock(words, tables));
+        let horizons = script.add(&format!(
+            "SELECT plugin, bucket FROM {} WHERE plugin IN {}",
+            tables.horizon,
+            words.list(names)
+        ));
+        let records = script.add(&format!(
+            "SELECT plugin, k, kind, run, fingerprint, version, bucket, parked FROM {} WHERE {}",
+            tables.record, its_records
+        ));
+        let rows = script.add(&format!(
+            "SELECT plugin, k, lane, pos FROM {} WHERE {}",
+            tables.parked, its_records
+        ));
+        // Its own rows may go in this batch, so only the others' first one is settled.
+        let lanes = (!of.lanes.is_empty()).then(|| {
+            script.add(&format!(
+                "SELECT lane, MIN(pos) FROM {} WHERE lane IN {} AND NOT {} GROUP BY lane",
+                tables.parked,
+                words.list(of.lanes.iter().map(|lane| &lane[..])),
+                its_records
+            ))
+        });
+        let fences = script.add(&format!(
+            "SELECT plugin, run FROM {} WHERE {}",
+            tables.fence,
+            words.any_of(["plugin", "run"], fences)
+        ));
+        let mut state = |columns: &str, keys: Vec<(&StateKey, &bool)>| {
+            let keys = keys.iter().map(|(key, _)| state_pair(key));
+            (keys.len() > 0).then(|| {
+                script.add(&format!(
+                    "SELECT namespace, name, {columns} FROM {} WHERE {}",
+                    tables.state,
+                    words.any_of(["namespace", "name"], keys)
+                ))
+            })
+        };
+        let versions = state("version", versions);
+        let values = state("version, value", values);
+        let outbox = (!of.outbox_lanes.is_empty()).then(|| {
+            script.add(&format!(
+                "SELECT lane, MIN(version) FROM {} WHERE lane IN {} GROUP BY lane",
+                tables.outbox,
+                words.list(of.outbox_lanes.iter().map(|lane| &lane[..]))
+            ))
+        });
+        Self {
+            sequence,
+            horizons,
+            records,
+            rows,
+            lanes,
+            fences,
+            versions,
+            values,
+            outbox,
+        }
+    }
+}
+
+/// Takes the lock of all commits: version, time and the server's time.
+pub(super) fn lock(words: &Words, tables: &Tables) -> String {
+    format!(
+        "SELECT version, bucket, {} FROM {} WHERE id = 1 FOR UPDATE",
+        words.now_ms, tables.sequence
+    )
+}
+
+/// What [`lock`] answers: the last version, and the store's time, which never goes back.
+pub(super) fn locked(sets: &mut [Set], at: usize) -> Result<(Version, u64), StoreError> {
+    let mut rows = take(sets, at);
+    let row = rows.first_mut().ok_or_else(|| {
+        StoreError::failed(
+            "the database: the store's sequence is gone: restore its tables from a backup",
+        )
+    })?;
+    let (version, bucket, now_ms) = (row.number()?, row.number()?, row.number()?);
+    Ok((version, bucket.max(now_ms)))
+}
+
+/// Notes version and time, and commits.
+pub(super) fn unlock(script: &mut Script, tables: &Tables, version: Version, time_ms: u64) {
+    script.add(&format!(
+        "UPDATE {} SET version = {}, bucket = {} WHERE id = 1",
+        tables.sequence,
+        signed(version),
+        signed(time_ms)
+    ));
+    script.add("COMMIT");
+}
+
+/// A record as the table has it.
+struct Known {
+    entry: Entry,
+    kind: u64,
+    bucket: Option<u64>,
+}
+
+/// A record as this batch leaves it.
+struct Written {
+    run: RunId,
+    version: Version,
+    fingerprint: Fingerprint,
+    fate: Kept,
+}
+
+/// What a record is from now on.
+enum Kept {
+    Done { reply: Option<Bytes>, bucket: u64 },
+    Parked(Box<ParkedRow>),
+    Dead,
+}
+
+/// A state value.
+#[derive(Default)]
+struct Value {
+    version: Version,
+    value: Option<Bytes>,
+    is_stored: bool,
+    is_written: bool,
+}
+
+/// The parked rows of a lane.
+#[derive(Default)]
+struct LaneRows {
+    /// The first one of records that the batch is not about.
+    others: Option<u64>,
+    own: BTreeSet<(u64, BusinessKey)>,
+}
+
+/// A [`Book`] of what was found.
+pub(super) struct Facts {
+    version: Version,
+    time_ms: u64,
+    horizons: HashMap<PluginName, u64>,
+    known: HashMap<RecordId, Known>,
+    written: BTreeMap<RecordId, Written>,
+    /// Where the parked rows of the batch's records stand in their lanes.
+    places: HashMap<RecordId, (LaneId, u64)>,
+    lanes: HashMap<LaneId, LaneRows>,
+    fences: HashSet<(PluginName, RunId)>,
+    state: HashMap<StateKey, Value>,
+    /// The oldest outgoing message of a lane.
+    oldest: HashMap<LaneId, Version>,
+    outbox: Vec<OutboxRow>,
+    letters: BTreeMap<DeadLetterId, DeadLetter>,
+}
+
+impl Facts {
+    pub(super) fn new(sets: &mut [Set], asked: &Questions) -> Result<Self, StoreError> {
+        let (version, time_ms) = locked(sets, asked.sequence)?;
+        let mut facts = Self {
+            version,
+            time_ms,
+            horizons: HashMap::new(),
+            known: HashMap::new(),
+            written: BTreeMap::new(),
+            places: HashMap::new(),
+            lanes: HashMap::new(),
+            fences: HashSet::new(),
+            state: HashMap::new(),
+            oldest: HashMap::new(),
+            outbox: Vec::new(),
+            letters: BTreeMap::new(),
+        };
+        for mut row in take(sets, asked.horizons) {
+            facts.horizons.insert(row.plugin()?, row.number()?);
+        }
+        for mut row in take(sets, asked.records) {
+            let id = RecordId {
+                plugin: row.plugin()?,
+                key: row.key()?,
+            };
+            let kind = row.number()?;
+            let entry = Entry {
+                run: row.run()?,
+                fingerprint: Fingerprint::from_bytes(row.id()?),
+                version: row.number()?,
+                parked: None,
+            };
+            let (bucket, parked) = (row.number_or_null()?, row.number_or_null()?);
+            let entry = Entry { parked, ..entry };
+            facts.known.insert(
+                id,
+                Known {
+                    entry,
+                    kind,
+                    bucket,
+                },
+            );
+        }
+        for mut row in take(sets, asked.rows) {
+            let id = RecordId {
+                plugin: row.plugin()?,
+                key: row.key()?,
+            };
+            let (lane, offset) = (row.bytes_or_null()?, row.number()?);
+            if let Some(lane) = lane.and_then(|lane| lane[..].try_into().ok()) {
+                facts.place(id, lane, offset);
+            }
+        }
+        if let Some(at) = asked.lanes {
+            for mut row in take(sets, at) {
+                let (lane, first) = (row.id()?, row.number()?);
+                facts.lanes.entry(lane).or_default().others = Some(first);
+            }
+        }
+        for mut row in take(sets, asked.fences) {
+            facts.fences.insert((row.plugin()?, row.run()?));
+        }
+        for (at, with_value) in [(asked.versions, false), (asked.values, true)] {
+            let Some(at) = at else { continue };
+            for mut row in take(sets, at) {
+                let key = StateKey {
+                    namespace: row.text()?.into(),
+                    name: row.text()?.into(),
+                };
+                let value = Value {
+                    version: row.number()?,
+                    value: with_value.then(|| row.bytes()).transpose()?,
+                    is_stored: true,
+                    is_written: false,
+                };
+                facts.state.insert(key, value);
+            }
+        }
+        if let Some(at) = asked.outbox {
+            for mut row in take(sets, at) {
+                facts.oldest.insert(row.id()?, row.number()?);
+            }
+        }
+        Ok(facts)
+    }
+
+    fn unplace(&mut self, id: &RecordId) {
+        if let Some((lane, offset)) = self.places.remove(id)
+            && let Some(rows) = self.lanes.get_mut(&lane)
+        {
+            rows.own.remove(&(offset, id.key.clone()));
+        }
+    }
+
+    fn place(&mut self, id: RecordId, lane: LaneId, offset: u64) {
+        let lane_rows = self.lanes.entry(lane).or_default();
+        lane_rows.own.insert((offset, id.key.clone()));
+        self.places.insert(id, (lane, offset));
+    }
+
+    fn horizon_of(&self, plugin: &PluginName) -> u64 {
+        self.horizons.get(plugin).copied().unwrap_or(0)
+    }
+
+    /// Whether anything is to be written.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.written.is_empty()
+    }
+
+    /// Writes what the batch leaves. New records are inserted and nothing else: if one of them
+    /// is there after all, the unique index refuses the whole transaction.
+    pub(super) fn write(&self, script: &mut Script, words: &Words, tables: &Tables) {
+        let (known, fresh): (Vec<_>, Vec<_>) = self
+            .written
+            .iter()
+            .partition(|(id, _)| self.known.contains_key(*id));
+        let head = format!(
+            "INSERT INTO {} (plugin, k, kind, run, fingerprint, version, bucket, parked, reply) \
+             VALUES ",
+            tables.record
+        );
+        let columns = [
+            "kind",
+            "run",
+            "fingerprint",
+            "version",
+            "bucket",
+            "parked",
+            "reply",
+        ];
+        let replacing = words.or_update("plugin, k", &columns);
+        for (records, tail) in [(fresh, ""), (known, &*replacing)] {
+            script.insert(&head, tail, records, |row, (id, record)| {
+                let (kind, bucket, parked, reply) = match &record.fate {
+                    Kept::Done { reply, bucket } => (DONE, Some(*bucket), None, reply.as_ref()),
+                    Kept::Parked(_) => (PARKED, None, Some(record.version), None),
+                    Kept::Dead => (DEAD, None, None, None),
+                };
+                row.bytes(id.plugin.as_str().as_bytes())
+                    .bytes(id.key.as_bytes())
+                    .number(kind)
+                    .bytes(record.run.as_bytes())
+                    .bytes(record.fingerprint.as_bytes())
+                    .number(record.version)
+                    .number_or_null(bucket)
+                    .number_or_null(parked)
+                    .bytes_or_null(reply.map(|reply| &reply[..]));
+            });
+        }
+        let was_parked = |id: &RecordId| self.known.get(id).is_some_and(|it| it.kind == PARKED);
+        let unparked = self
+            .written
+            .iter()
+            .filter(|(id, record)| was_parked(id) && !matches!(record.fate, Kept::Parked(_)));
+        let unparked: Vec<_> = unparked.map(|(id, _)| record_pair(id)).collect();
+        if !unparked.is_empty() {
+            let which = words.any_of(["plugin", "k"], unparked);
+            script.add(&format!("DELETE FROM {} WHERE {which}", tables.parked));
+        }
+        let parked = self
+            .written
+            .values()
+            .filter_map(|record| match &record.fate {
+                Kept::Parked(row) => Some((&**row, record.version)),
+                _ => None,
+            });
+        insert_parked(script, words, tables, parked);
+        self.write_values(script, words, tables);
+        insert_outbox(script, tables, "", &self.outbox);
+        let letters = self.letters.values();
+        let replacing = words.or_update("id", &["plugin", "letter"]);
+        insert_letters(script, tables, &replacing, letters);
+        unlock(script, tables, self.version, self.time_ms);
+    }
+
+    fn write_values(&self, script: &mut Script, words: &Words, tables: &Tables) {
+        let written = self.state.iter().filter(|(_, value)| value.is_written);
+        let mut written: Vec<_> = written.collect();
+        written.sort_unstable_by_key(|(key, _)| *key);
+        let gone = written
+            .iter()
+            .filter(|(_, value)| value.value.is_none() && value.is_stored);
+        let gone: Vec<_> = gone.map(|(key, _)| state_pair(key)).collect();
+        if !gone.is_empty() {
+            let which = words.any_of(["namespace", "name"], gone);
+            script.add(&format!("DELETE FROM {} WHERE {which}", tables.state));
+        }
+        let kept = written.iter().filter_map(|(key, value)| {
+            let bytes = value.value.as_ref()?;
+            Some((*key, value.version, bytes))
+        });
+        let head = format!(
+            "INSERT INTO {} (namespace, name, version, value) VALUES ",
+            tables.state
+        );
+        let replacing = words.or_update("namespace, name", &["version", "value"]);
+        script.insert(&head, &replacing, kept, |row, (key, version, value)| {
+            row.bytes(key.namespace.as_bytes())
+                .bytes(key.name.as_bytes())
+                .number(version)
+                .bytes(value);
+        });
+    }
+}
+
+impl Book for Facts {
+    type Error = StoreError;
+
+    fn find(&mut self, id: &RecordId) -> Result<Option<Entry>, StoreError> {
+        if let Some(written) = self.written.get(id) {
+            let parked = matches!(written.fate, Kept::Parked(_));
+            return Ok(Some(Entry {
+                run: written.run,
+                version: written.version,
+                fingerprint: written.fingerprint,
+                parked: parked.then_some(written.version),
+            }));
+        }
+        let horizon = self.horizon_of(&id.plugin);
+        let known = self.known.get(id);
+        let known = known.filter(|it| it.bucket.is_none_or(|bucket| bucket >= horizon));
+        Ok(known.map(|it| it.entry))
+    }
+
+    fn horizon(&mut self, plugin: &PluginName) -> Result<u64, StoreError> {
+        Ok(self.horizon_of(plugin))
+    }
+
+    fn is_fenced(&mut self, plugin: &PluginName, run: RunId) -> Result<bool, StoreError> {
+        Ok(!self.fences.is_empty() && self.fences.contains(&(plugin.clone(), run)))
+    }
+
+    fn is_behind(&mut self, plugin: &PluginName, at: &LanePosition) -> Result<bool, StoreError> {
+        let Some(rows) = self.lanes.get(&lane_id(plugin, at)) else {
+            return Ok(false);
+        };
+        let own = rows.own.first().map(|(offset, _)| *offset);
+        let first = own.into_iter().chain(rows.others).min();
+        Ok(first.is_some_and(|first| first < at.offset))
+    }
+
+    fn version(&mut self, key: &StateKey) -> Result<Version, StoreError> {
+        Ok(self.state.get(key).map_or(0, |value| value.version))
+    }
+
+    fn value(&mut self, key: &StateKey) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.state.get(key).and_then(|value| value.value.clone()))
+    }
+
+    fn is_clear(&mut self, lane: &OutboxLane, below: Version) -> Result<bool, StoreError> {
+        let oldest = self.oldest.get(&outbox_lane_id(lane));
+        Ok(oldest.is_none_or(|oldest| *oldest >= below))
+    }
+
+    fn next_version(&mut self) -> Result<Version, StoreError> {
+        self.version += 1;
+        Ok(self.version)
+    }
+
+    fn write_state(
+        &mut self,
+        key: &StateKey,
+        version: Version,
+        value: Option<Bytes>,
+    ) -> Result<(), StoreError> {
+        check_length(
+            "a state value's namespace",
+            key.namespace.as_bytes(),
+            MAX_NAME_BYTES,
+        )?;
+        check_length("a state value's name", key.name.as_bytes(), MAX_KEY_BYTES)?;
+        let kept = self.state.entry(key.clone()).or_default();
+        kept.version = if value.is_some() { version } else { 0 };
+        kept.value = value;
+        kept.is_written = true;
+        Ok(())
+    }
+
+    fn write_outbox(&mut self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
+        for lane in rows
+            .iter()
+            .filter_map(|row| row.lane.as_ref().map(|l| (l, row.id)))
+        {
+            let (lane, id) = (outbox_lane_id(lane.0), lane.1);
+            self.oldest.entry(lane).or_insert(id.version);
+        }
+        self.outbox.extend(rows);
+        Ok(())
+    }
+
+    fn write_record(&mut self, run: &Run, version: Version, fate: Fate) -> Result<(), StoreError> {
+        let id = &run.record;
+        check_length(
+            "a plugin's name",
+            id.plugin.as_str().as_bytes(),
+            MAX_NAME_BYTES,
+        )?;
+        check_length("a business key", id.key.as_bytes(), MAX_KEY_BYTES)?;
+        self.unplace(id);
+        let fate = match fate {
+            Fate::Done(reply) => Kept::Done {
+                reply: reply.cloned(),
+                bucket: self.time_ms.max(self.horizon_of(&id.plugin)),
+            },
+            Fate::Parked(row) => {
+                if let Some(at) = row.lane_position() {
+                    self.place(id.clone(), lane_id(&id.plugin, &at), at.offset);
+                }
+                Kept::Parked(row)
+            }
+            Fate::Dead(letter) => {
+                self.letters.insert(letter.id.clone(), letter.clone());
+                Kept::Dead
+            }
+        };
+        let written = Written {
+            run: run.id,
+            version,
+            fingerprint: run.fingerprint,
+            fate,
+        };
+        self.written.insert(id.clone(), written);
+        Ok(())
+    }
+}
+
+/// Servers that are told to be lenient cut off what is too long, and then two keys are one.
+pub(super) fn check_length(what: &str, bytes: &[u8], longest: usize) -> Result<(), StoreError> {
+    if bytes.len() <= longest {
+        return Ok(());
+    }
+    Err(StoreError::failed(format!(
+        "{what} has {} bytes, and the store's tables take {longest}: shorten it (it begins with \
+         `{}`)",
+        bytes.len(),
+        bytes[..32].escape_ascii()
+    )))
+}
+
+/// Keeps parked rows, each with its version.
+pub(super) fn insert_parked<'r>(
+    script: &mut Script,
+    words: &Words,
+    tables: &Tables,
+    rows: impl Iterator<Item = (&'r ParkedRow, Version)>,
+) {
+    let head = format!(
+        "INSERT INTO {} (plugin, k, version, lane, pos, due, content) VALUES ",
+        tables.parked
+    );
+    let columns = ["version", "lane", "pos", "due", "content"];
+    let replacing = words.or_update("plugin, k", &columns);
+    script.insert(&head, &replacing, rows, |values, (row, version)| {
+        let lane = row.lane_position();
+        let lane = lane.map(|at| lane_id(&row.record.plugin, &at));
+        values
+            .bytes(row.record.plugin.as_str().as_bytes())
+            .bytes(row.record.key.as_bytes())
+            .number(version)
+            .bytes_or_null(lane.as_ref().map(|lane| &lane[..]))
+            .number(row.position.offset)
+            .number(row.due_ms)
+            .bytes(&crate::codec::encode(row));
+    });
+}
+
+/// Keeps outgoing messages.
+pub(super) fn insert_outbox(script: &mut Script, tables: &Tables, tail: &str, rows: &[OutboxRow]) {
+    let head = format!(
+        "INSERT INTO {} (version, ordinal, lane, content) VALUES ",
+        tables.outbox
+    );
+    script.insert(&head, tail, rows, |values, row| {
+        let lane = row.lane.as_ref().map(outbox_lane_id);
+        values
+            .number(row.id.version)
+            .number(row.id.ordinal.into())
+            .bytes_or_null(lane.as_ref().map(|lane| &lane[..]))
+            .bytes(&crate::codec::encode(row));
+    });
+}
+
+/// Keeps dead letters.
+pub(super) fn insert_letters<'r>(
+    script: &mut Script,
+    tables: &Tables,
+    tail: &str,
+    letters: impl Iterator<Item = &'r DeadLetter>,
+) {
+    let head = format!("INSERT INTO {} (id, plugin, letter) VALUES ", tables.dead);
+    script.insert(&head, tail, letters, |values, letter| {
+        values
+            .bytes(letter.id.as_str().as_bytes())
+            .bytes(letter.plugin.as_str().as_bytes())
+            .bytes(&crate::codec::encode(letter));
+    });
+}

@@ -1,0 +1,216 @@
+//! MySQL and MariaDB.
+
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use sqlx::mysql::{
+    MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode,
+};
+use sqlx::{
+    AssertSqlSafe, Column, ConnectOptions, Decode, Either, MySql, Row, TypeInfo, ValueRef, raw_sql,
+};
+
+use super::address::{Address, Tls};
+use super::answer::{Cell, Cells, Set};
+use super::server::{Connection, Connector, Meaning};
+use super::text::Words;
+
+pub(super) static WORDS: Words = Words {
+    server: "MySQL",
+    bytes: "x'",
+    now_ms: "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
+    begin: "START TRANSACTION",
+    on_conflict: false,
+    steps: &[&[
+        "CREATE TABLE IF NOT EXISTS {p}_schema (version BIGINT NOT NULL) ENGINE = InnoDB",
+        "CREATE TABLE IF NOT EXISTS {p}_sequence (id SMALLINT NOT NULL PRIMARY KEY, \
+         version BIGINT NOT NULL, bucket BIGINT NOT NULL) ENGINE = InnoDB",
+        "INSERT INTO {p}_sequence (id, version, bucket) \
+         VALUES (1, 0, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)) \
+         ON DUPLICATE KEY UPDATE id = id",
+        "CREATE TABLE IF NOT EXISTS {p}_horizon (plugin VARBINARY(255) NOT NULL PRIMARY KEY, \
+         bucket BIGINT NOT NULL) ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+        "CREATE TABLE IF NOT EXISTS {p}_record (plugin VARBINARY(255) NOT NULL, \
+         k VARBINARY(1024) NOT NULL, kind SMALLINT NOT NULL, run VARBINARY(16) NOT NULL, \
+         fingerprint VARBINARY(16) NOT NULL, version BIGINT NOT NULL, bucket BIGINT, \
+         parked BIGINT, reply LONGBLOB, PRIMARY KEY (plugin, k), KEY expiry (plugin, bucket)) \
+         ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+        "CREATE TABLE IF NOT EXISTS {p}_parked (plugin VARBINARY(255) NOT NULL, \
+         k VARBINARY(1024) NOT NULL, version BIGINT NOT NULL, lane VARBINARY(16), \
+         pos BIGINT NOT NULL, due BIGINT NOT NULL, content LONGBLOB NOT NULL, \
+         PRIMARY KEY (plugin, k), KEY lanes (lane, pos), KEY dues (plugin, due)) \
+         ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+        "CREATE TABLE IF NOT EXISTS {p}_state (namespace VARBINARY(255) NOT NULL, \
+         name VARBINARY(1024) NOT NULL, version BIGINT NOT NULL, value LONGBLOB NOT NULL, \
+         PRIMARY KEY (namespace, name)) ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+        "CREATE TABLE IF NOT EXISTS {p}_outbox (version BIGINT NOT NULL, \
+         ordinal BIGINT NOT NULL, lane VARBINARY(16), content LONGBLOB NOT NULL, \
+         PRIMARY KEY (version, ordinal), KEY lanes (lane, version, ordinal)) \
+         ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+        "CREATE TABLE IF NOT EXISTS {p}_dead (id VARBINARY(64) NOT NULL PRIMARY KEY, \
+         plugin VARBINARY(255) NOT NULL, letter LONGBLOB NOT NULL, KEY plugins (plugin, id)) \
+         ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+        "CREATE TABLE IF NOT EXISTS {p}_fence (plugin VARBINARY(255) NOT NULL, \
+         run VARBINARY(16) NOT NULL, bucket BIGINT NOT NULL, PRIMARY KEY (plugin, run), \
+         KEY expiry (plugin, bucket)) ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+    ]],
+    delete_some: |table, condition, limit| {
+        format!("DELETE FROM {table} WHERE {condition} LIMIT {limit}")
+    },
+};
+
+/// What every session is told. A host that stands still with the lock loses its connection
+/// after a while; strict mode makes an error of what else would be cut off.
+const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+    SET SESSION autocommit = 1, innodb_lock_wait_timeout = 5, wait_timeout = 30, \
+    sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'";
+
+/// Bounds that only one of the two knows.
+const MARIADB_SESSION: &str = "SET SESSION max_statement_time = 8, idle_transaction_timeout = 10";
+const MYSQL_SESSION: &str = "SET SESSION max_execution_time = 8000";
+
+/// Makes connections.
+pub(super) struct Mysql {
+    options: MySqlConnectOptions,
+}
+
+impl Mysql {
+    pub(super) fn new(address: &Address) -> Result<Self, sqlx::Error> {
+        let options = MySqlConnectOptions::from_str(&address.server)?;
+        let mut options = options
+            .ssl_mode(match address.tls {
+                Tls::Off => MySqlSslMode::Disabled,
+                Tls::Prefer => MySqlSslMode::Preferred,
+                Tls::Require => MySqlSslMode::Required,
+                Tls::Verify => MySqlSslMode::VerifyIdentity,
+            })
+            .disable_statement_logging();
+        if let Some(ca) = &address.ca {
+            options = options.ssl_ca(ca);
+        }
+        Ok(Self { options })
+    }
+}
+
+#[async_trait]
+impl Connector for Mysql {
+    async fn connect(&self) -> Result<Box<dyn Connection>, sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        let version = run(&mut connection, format!("{SESSION}; SELECT VERSION()")).await?;
+        let version = version.last().and_then(|set| set.rows.first().cloned());
+        let version = version.map(|mut row| row.text().unwrap_or_default());
+        let bounds = match version.unwrap_or_default().contains("MariaDB") {
+            true => MARIADB_SESSION,
+            false => MYSQL_SESSION,
+        };
+        run(&mut connection, bounds.to_owned()).await?;
+        Ok(Box::new(connection))
+    }
+
+    fn words(&self) -> &'static Words {
+        &WORDS
+    }
+
+    fn meaning(&self, error: &sqlx::Error) -> Meaning {
+        let sqlx::Error::Database(database) = error else {
+            return super::server::meaning_of_client(error);
+        };
+        let error = database.try_downcast_ref::<MySqlDatabaseError>();
+        meaning_of(error.map_or(0, MySqlDatabaseError::number))
+    }
+}
+
+fn meaning_of(number: u16) -> Meaning {
+    let help = |text: &str| Meaning::Help(text.to_owned());
+    match number {
+        // Lock wait timeout, deadlock, key is there after all, changed since the snapshot.
+        1205 | 1213 | 1062 | 1020 => Meaning::RolledBack,
+        // The server shuts down, the connection was killed or timed out, the network.
+        1053 | 1152 | 1158..=1161 | 1184 | 1927 | 4031 => Meaning::Lost,
+        // Interrupted, too slow, too many connections, read-only, not part of its cluster.
+        1317 | 1969 | 3024 | 1040 | 1203 | 1226 | 1290 | 1836 | 1047 => Meaning::OutOfService,
+        1021 | 1114 => help("its disk is full: see to that disk"),
+        1118 => help(
+            "the value is too large for its log: raise `innodb_log_file_size` \
+             (`innodb_redo_log_capacity`) to ten times the largest message or value",
+        ),
+        1153 => help(
+            "raise `max_allowed_packet` to more than twice the size of the largest message or \
+             value",
+        ),
+        1406 => help("a key or name is longer than the tables take"),
+        1146 => help(
+            "the store's tables are gone: restore them from a backup, or create them with \
+             `semel store migrate`",
+        ),
+        1049 => help("create the database first, with `CREATE DATABASE`"),
+        1044 | 1045 | 1142 | 1227 => help(
+            "give user and password, as in `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, of a user \
+             that may SELECT, INSERT, UPDATE and DELETE there (and CREATE, unless `migrate=never`)",
+        ),
+        _ => help(""),
+    }
+}
+
+#[async_trait]
+impl Connection for MySqlConnection {
+    async fn run(&mut self, text: String) -> Result<Vec<Set>, sqlx::Error> {
+        run(self, text).await
+    }
+}
+
+async fn run(connection: &mut MySqlConnection, text: String) -> Result<Vec<Set>, sqlx::Error> {
+    let mut sets = Vec::new();
+    let mut rows = Vec::new();
+    let mut answers = raw_sql(AssertSqlSafe(text)).fetch_many(connection);
+    while let Some(answer) = answers.try_next().await? {
+        match answer {
+            Either::Right(row) => rows.push(cells(&row)?),
+            Either::Left(done) => sets.push(Set {
+                rows: std::mem::take(&mut rows),
+                changed: done.rows_affected(),
+            }),
+        }
+    }
+    Ok(sets)
+}
+
+fn cells(row: &MySqlRow) -> Result<Cells, sqlx::Error> {
+    let mut cells = Vec::with_capacity(row.len());
+    for column in row.columns() {
+        let value = row.try_get_raw(column.ordinal())?;
+        let is_number = value.type_info().name().contains("INT");
+        cells.push(if value.is_null() {
+            Cell::Null
+        } else if is_number {
+            let number = <i64 as Decode<MySql>>::decode(value);
+            Cell::Number(number.map_err(sqlx::Error::Decode)?)
+        } else {
+            let bytes = <Vec<u8> as Decode<MySql>>::decode(value);
+            Cell::Bytes(Bytes::from(bytes.map_err(sqlx::Error::Decode)?))
+        });
+    }
+    Ok(Cells::new(cells))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_mean_what_they_mean() {
+        assert_eq!(meaning_of(1213), Meaning::RolledBack);
+        assert_eq!(meaning_of(1053), Meaning::Lost);
+        assert_eq!(meaning_of(1040), Meaning::OutOfService);
+        assert!(matches!(meaning_of(1045), Meaning::Help(help) if help.contains("password")));
+    }
+
+    #[test]
+    fn text_holds_nothing_that_could_end_a_literal() {
+        let text = WORDS.any_of(["plugin", "k"], [(&b"p'"[..], &b"\\'\0\xff"[..])]);
+        assert_eq!(text, "((plugin = x'7027' AND k IN (x'5c2700ff')))");
+        assert_eq!(WORDS.any_of(["plugin", "k"], []), "(1 = 0)");
+    }
+}

@@ -1,0 +1,211 @@
+//! PostgreSQL.
+
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
+use sqlx::{
+    AssertSqlSafe, Column, ConnectOptions, Decode, Either, Postgres as Pg, Row, TypeInfo, ValueRef,
+    raw_sql,
+};
+
+use super::address::{Address, Tls};
+use super::answer::{Cell, Cells, Set};
+use super::server::{Connection, Connector, Meaning};
+use super::text::Words;
+
+pub(super) static WORDS: Words = Words {
+    server: "PostgreSQL",
+    bytes: "'\\x",
+    now_ms: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+    begin: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    on_conflict: true,
+    steps: &[&[
+        "CREATE TABLE IF NOT EXISTS {p}_schema (version BIGINT NOT NULL)",
+        // Updated by every commit, so that it needs room for its successor beside it.
+        "CREATE TABLE IF NOT EXISTS {p}_sequence (id SMALLINT NOT NULL PRIMARY KEY, \
+         version BIGINT NOT NULL, bucket BIGINT NOT NULL) WITH (fillfactor = 10)",
+        "INSERT INTO {p}_sequence (id, version, bucket) \
+         VALUES (1, 0, CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)) \
+         ON CONFLICT (id) DO NOTHING",
+        "CREATE TABLE IF NOT EXISTS {p}_horizon (plugin BYTEA NOT NULL PRIMARY KEY, \
+         bucket BIGINT NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS {p}_record (plugin BYTEA NOT NULL, k BYTEA NOT NULL, \
+         kind SMALLINT NOT NULL, run BYTEA NOT NULL, fingerprint BYTEA NOT NULL, \
+         version BIGINT NOT NULL, bucket BIGINT, parked BIGINT, reply BYTEA, \
+         PRIMARY KEY (plugin, k))",
+        "CREATE INDEX IF NOT EXISTS {p}_record_expiry ON {p}_record (plugin, bucket) \
+         WHERE bucket IS NOT NULL",
+        "CREATE TABLE IF NOT EXISTS {p}_parked (plugin BYTEA NOT NULL, k BYTEA NOT NULL, \
+         version BIGINT NOT NULL, lane BYTEA, pos BIGINT NOT NULL, due BIGINT NOT NULL, \
+         content BYTEA NOT NULL, PRIMARY KEY (plugin, k))",
+        "CREATE INDEX IF NOT EXISTS {p}_parked_lanes ON {p}_parked (lane, pos)",
+        "CREATE INDEX IF NOT EXISTS {p}_parked_dues ON {p}_parked (plugin, due)",
+        "CREATE TABLE IF NOT EXISTS {p}_state (namespace BYTEA NOT NULL, name BYTEA NOT NULL, \
+         version BIGINT NOT NULL, value BYTEA NOT NULL, PRIMARY KEY (namespace, name)) \
+         WITH (fillfactor = 80)",
+        "CREATE TABLE IF NOT EXISTS {p}_outbox (version BIGINT NOT NULL, \
+         ordinal BIGINT NOT NULL, lane BYTEA, content BYTEA NOT NULL, \
+         PRIMARY KEY (version, ordinal))",
+        "CREATE INDEX IF NOT EXISTS {p}_outbox_lanes ON {p}_outbox (lane, version, ordinal) \
+         WHERE lane IS NOT NULL",
+        "CREATE TABLE IF NOT EXISTS {p}_dead (id BYTEA NOT NULL PRIMARY KEY, \
+         plugin BYTEA NOT NULL, letter BYTEA NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS {p}_dead_plugins ON {p}_dead (plugin, id)",
+        "CREATE TABLE IF NOT EXISTS {p}_fence (plugin BYTEA NOT NULL, run BYTEA NOT NULL, \
+         bucket BIGINT NOT NULL, PRIMARY KEY (plugin, run))",
+        "CREATE INDEX IF NOT EXISTS {p}_fence_expiry ON {p}_fence (plugin, bucket)",
+    ]],
+    delete_some: |table, condition, limit| {
+        format!(
+            "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} \
+             WHERE {condition} LIMIT {limit} FOR UPDATE))"
+        )
+    },
+};
+
+/// What every session is told. A host that stands still with the lock loses its connection
+/// after a while.
+const SESSION: &str = "SET statement_timeout = 8000; SET lock_timeout = 5000; \
+    SET idle_in_transaction_session_timeout = 10000; SET client_min_messages = warning; \
+    SET standard_conforming_strings = on; SET bytea_output = hex; \
+    SET default_transaction_isolation = 'read committed'";
+
+/// Makes connections.
+pub(super) struct Postgres {
+    options: PgConnectOptions,
+}
+
+impl Postgres {
+    pub(super) fn new(address: &Address) -> Result<Self, sqlx::Error> {
+        let options = PgConnectOptions::from_str(&address.server)?;
+        let mut options = options
+            .application_name("semel")
+            .ssl_mode(match address.tls {
+                Tls::Off => PgSslMode::Disable,
+                Tls::Prefer => PgSslMode::Prefer,
+                Tls::Require => PgSslMode::Require,
+                Tls::Verify => PgSslMode::VerifyFull,
+            })
+            .disable_statement_logging();
+        if let Some(ca) = &address.ca {
+            options = options.ssl_root_cert(ca);
+        }
+        Ok(Self { options })
+    }
+}
+
+#[async_trait]
+impl Connector for Postgres {
+    async fn connect(&self) -> Result<Box<dyn Connection>, sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        run(&mut connection, SESSION.to_owned()).await?;
+        Ok(Box::new(connection))
+    }
+
+    fn words(&self) -> &'static Words {
+        &WORDS
+    }
+
+    fn meaning(&self, error: &sqlx::Error) -> Meaning {
+        let sqlx::Error::Database(database) = error else {
+            return super::server::meaning_of_client(error);
+        };
+        meaning_of(&database.code().unwrap_or_default())
+    }
+}
+
+fn meaning_of(code: &str) -> Meaning {
+    let help = |text: &str| Meaning::Help(text.to_owned());
+    match code {
+        // Serialization failure, deadlock, key is there after all.
+        "40001" | "40P01" | "23505" => Meaning::RolledBack,
+        // A lock or a statement took too long; starting; out of memory or connections; a
+        // standby, which is read-only.
+        "55P03" | "57014" | "57P03" | "53200" | "53300" | "25006" => Meaning::OutOfService,
+        // Shut down, crashed, idle for too long.
+        "57P01" | "57P02" | "57P05" | "25P03" => Meaning::Lost,
+        _ if code.starts_with("08") => Meaning::Lost,
+        "53100" => help("its disk is full: see to that disk"),
+        "42P01" => help(
+            "the store's tables are gone: restore them from a backup, or create them with \
+             `semel store migrate`",
+        ),
+        "3D000" => help("create the database first, with `CREATE DATABASE`"),
+        "28000" | "28P01" | "42501" => help(
+            "give user and password, as in `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, of a \
+             user that may SELECT, INSERT, UPDATE and DELETE there (and CREATE, unless \
+             `migrate=never`)",
+        ),
+        _ => help(""),
+    }
+}
+
+#[async_trait]
+impl Connection for PgConnection {
+    async fn run(&mut self, text: String) -> Result<Vec<Set>, sqlx::Error> {
+        run(self, text).await
+    }
+}
+
+async fn run(connection: &mut PgConnection, text: String) -> Result<Vec<Set>, sqlx::Error> {
+    let mut sets = Vec::new();
+    let mut rows = Vec::new();
+    let mut answers = raw_sql(AssertSqlSafe(text)).fetch_many(connection);
+    while let Some(answer) = answers.try_next().await? {
+        match answer {
+            Either::Right(row) => rows.push(cells(&row)?),
+            Either::Left(done) => sets.push(Set {
+                rows: std::mem::take(&mut rows),
+                changed: done.rows_affected(),
+            }),
+        }
+    }
+    Ok(sets)
+}
+
+fn cells(row: &PgRow) -> Result<Cells, sqlx::Error> {
+    let mut cells = Vec::with_capacity(row.len());
+    for column in row.columns() {
+        let value = row.try_get_raw(column.ordinal())?;
+        let kind = value.type_info().into_owned();
+        cells.push(match kind.name() {
+            _ if value.is_null() => Cell::Null,
+            "INT2" | "INT4" | "INT8" => {
+                let number = <i64 as Decode<Pg>>::decode(value);
+                Cell::Number(number.map_err(sqlx::Error::Decode)?)
+            }
+            "BYTEA" => {
+                let bytes = <Vec<u8> as Decode<Pg>>::decode(value);
+                Cell::Bytes(Bytes::from(bytes.map_err(sqlx::Error::Decode)?))
+            }
+            _ => {
+                let bytes = value.as_bytes().map_err(sqlx::Error::Decode)?;
+                Cell::Bytes(Bytes::copy_from_slice(bytes))
+            }
+        });
+    }
+    Ok(Cells::new(cells))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_mean_what_they_mean() {
+        assert_eq!(meaning_of("40P01"), Meaning::RolledBack);
+        assert_eq!(meaning_of("57P01"), Meaning::Lost);
+        assert_eq!(meaning_of("08006"), Meaning::Lost);
+        assert_eq!(meaning_of("25006"), Meaning::OutOfService);
+        assert!(matches!(meaning_of("28P01"), Meaning::Help(help) if help.contains("password")));
+    }
+
+    #[test]
+    fn text_holds_nothing_that_could_end_a_literal() {
+        let text = WORDS.any_of(["plugin", "k"], [(&b"p'"[..], &b"\\'\0\xff"[..])]);
+        assert_eq!(text, "((plugin = '\\x7027' AND k IN ('\\x5c2700ff')))");
+    }
+}

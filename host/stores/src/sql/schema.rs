@@ -1,0 +1,179 @@
+//! The tables, and how they come to be.
+//!
+//! Names begin with the prefix of the store. Keys are bytes and compared as such.
+//!
+//! | table | key | content |
+//! |---|---|---|
+//! | `schema` | | how many steps of the schema are done |
+//! | `sequence` | | the last version given out and the store's time; the lock of all commits |
+//! | `horizon` | plugin | done records and checks before this time do not count |
+//! | `record` | plugin, business key | done, parked or dead, by which run |
+//! | `parked` | plugin, business key | the row of a parked record; by lane and offset, by due time |
+//! | `state` | namespace, name | version and value |
+//! | `outbox` | version, ordinal | outgoing messages; by lane |
+//! | `dead` | id | dead letters; by plugin |
+//! | `fence` | plugin, run | runs that must not be committed any more |
+//!
+//! A lane is a hash of plugin, partition and lane (in `outbox`: plugin and lane): all three
+//! together may be longer than an index takes.
+
+use semel_core::{LanePosition, OutboxLane, PluginName, StoreError};
+
+use super::server::{Conversation, Failure, Server};
+use super::text::Words;
+use crate::codec::CompositeKey;
+
+/// A hash that stands for a lane.
+pub(super) type LaneId = [u8; 16];
+
+/// Of parked rows.
+pub(super) fn lane_id(plugin: &PluginName, at: &LanePosition) -> LaneId {
+    let key = CompositeKey::new(plugin.as_str().as_bytes())
+        .part(at.partition.as_str().as_bytes())
+        .last(at.lane.as_bytes());
+    hash(&key)
+}
+
+/// Of outgoing messages.
+pub(super) fn outbox_lane_id(lane: &OutboxLane) -> LaneId {
+    hash(&CompositeKey::new(lane.plugin.as_str().as_bytes()).last(lane.lane.as_bytes()))
+}
+
+fn hash(key: &CompositeKey) -> LaneId {
+    let mut id = [0; 16];
+    id.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..16]);
+    id
+}
+
+/// The names of a store's tables.
+#[derive(Clone, Debug)]
+pub(super) struct Tables {
+    pub(super) prefix: String,
+    pub(super) schema: String,
+    pub(super) sequence: String,
+    pub(super) horizon: String,
+    pub(super) record: String,
+    pub(super) parked: String,
+    pub(super) state: String,
+    pub(super) outbox: String,
+    pub(super) dead: String,
+    pub(super) fence: String,
+}
+
+impl Tables {
+    pub(super) fn new(prefix: &str) -> Self {
+        let table = |name: &str| format!("{prefix}_{name}");
+        Self {
+            prefix: prefix.to_owned(),
+            schema: table("schema"),
+            sequence: table("sequence"),
+            horizon: table("horizon"),
+            record: table("record"),
+            parked: table("parked"),
+            state: table("state"),
+            outbox: table("outbox"),
+            dead: table("dead"),
+            fence: table("fence"),
+        }
+    }
+}
+
+/// How far the schema is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) done: usize,
+    pub(super) known: usize,
+}
+
+/// How many steps of the schema are done. None where there is no schema.
+pub(super) async fn progress(server: &Server, tables: &Tables) -> Result<Progress, StoreError> {
+    let known = server.words().steps.len();
+    // The name is ours: no wildcard of LIKE is in question here.
+    let ask = format!(
+        "SELECT COUNT(*) FROM information_schema.tables \
+         WHERE table_name = '{}' AND table_schema = {}",
+        tables.schema,
+        if server.words().on_conflict {
+            "current_schema()"
+        } else {
+            "DATABASE()"
+        }
+    );
+    let mut sets = server.ask_text(ask).await?;
+    let mut rows = super::answer::take(&mut sets, 0);
+    let count = rows
+        .first_mut()
+        .map_or(Ok(0), super::answer::Cells::number)?;
+    if count == 0 {
+        return Ok(Progress { done: 0, known });
+    }
+    let ask = format!("SELECT version FROM {}", tables.schema);
+    let mut sets = server.ask_text(ask).await?;
+    let mut rows = super::answer::take(&mut sets, 0);
+    let done = rows
+        .first_mut()
+        .map_or(Ok(0), super::answer::Cells::number)?;
+    Ok(Progress {
+        done: usize::try_from(done).unwrap_or(usize::MAX),
+        known,
+    })
+}
+
+/// Does the steps that are not done yet. Returns how many there were. Hosts that start at the
+/// same time do it one after the other.
+pub(super) async fn migrate(server: &Server, tables: &Tables) -> Result<usize, StoreError> {
+    let mut conversation = server.converse().await.map_err(Failure::into_error)?;
+    let steps = migrate_locked(server, &mut conversation, tables).await;
+    let steps = steps.map_err(Failure::into_error)?;
+    conversation.end();
+    Ok(steps)
+}
+
+async fn migrate_locked(
+    server: &Server,
+    conversation: &mut Conversation<'_>,
+    tables: &Tables,
+) -> Result<usize, Failure> {
+    let words: &Words = server.words();
+    let lock = match words.on_conflict {
+        true => "SELECT 1::bigint, pg_advisory_lock(5913120)::text".to_owned(),
+        false => "SELECT GET_LOCK('semel migrate', 5)".to_owned(),
+    };
+    let mut sets = conversation.run(lock).await?;
+    let mut rows = super::answer::take(&mut sets, 0);
+    let locked = rows
+        .first_mut()
+        .map_or(Ok(None), super::answer::Cells::number_or_null);
+    if locked? != Some(1) {
+        return Err(Failure::Final(StoreError::Unavailable {
+            reason: "another host migrates the store's tables, and has not ended within 5 s"
+                .to_owned(),
+            source: None,
+        }));
+    }
+    let done = progress(server, tables).await?.done;
+    let mut steps = 0;
+    for (at, step) in words.steps.iter().enumerate().skip(done) {
+        // MySQL commits each definition by itself, so each can be repeated after a crash.
+        for statement in *step {
+            conversation
+                .run(statement.replace("{p}", &tables.prefix))
+                .await?;
+        }
+        let version = at + 1;
+        let schema = &tables.schema;
+        conversation
+            .run(match at {
+                0 => format!("INSERT INTO {schema} (version) VALUES ({version})"),
+                _ => format!("UPDATE {schema} SET version = {version}"),
+            })
+            .await?;
+        steps += 1;
+    }
+    let unlock = match words.on_conflict {
+        true => "SELECT pg_advisory_unlock(5913120)::text",
+        false => "SELECT RELEASE_LOCK('semel migrate')",
+    };
+    conversation.run(unlock.to_owned()).await?;
+    Ok(steps)
+}

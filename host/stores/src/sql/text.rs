@@ -1,0 +1,241 @@
+//! SQL text.
+//!
+//! Statements are sent as text, several in one round trip: a batch then costs two of them,
+//! however many tables it touches, and no statement is prepared anew for each number of rows.
+//! Only numbers, hexadecimal digits and names that were checked are ever put into the text, so
+//! there is nothing to escape.
+
+use std::fmt::Write;
+
+/// How one kind of server says things.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    /// What servers of the kind are called.
+    pub(super) server: &'static str,
+    /// What stands before the digits of bytes; a quote stands after them.
+    pub(super) bytes: &'static str,
+    /// The server's time in milliseconds since 1970-01-01 UTC.
+    pub(super) now_ms: &'static str,
+    /// Begins a transaction.
+    pub(super) begin: &'static str,
+    /// Whether an insert that meets its key is told by `ON CONFLICT`.
+    pub(super) on_conflict: bool,
+    /// The statements of each step of the schema; `{p}` stands for the prefix.
+    pub(super) steps: &'static [&'static [&'static str]],
+    /// A statement that deletes rows of which a condition is true, at most so many.
+    pub(super) delete_some: fn(table: &str, condition: &str, limit: usize) -> String,
+}
+
+impl Words {
+    /// Bytes as a literal.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> String {
+        let mut text = String::with_capacity(2 * bytes.len() + 4);
+        self.push_bytes(&mut text, bytes);
+        text
+    }
+
+    fn push_bytes(&self, text: &mut String, bytes: &[u8]) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        text.push_str(self.bytes);
+        for byte in bytes {
+            text.push(DIGITS[usize::from(byte >> 4)].into());
+            text.push(DIGITS[usize::from(byte & 15)].into());
+        }
+        text.push('\'');
+    }
+
+    /// A list of literals, in parentheses.
+    pub(super) fn list<'a>(&self, items: impl IntoIterator<Item = &'a [u8]>) -> String {
+        let mut text = String::from("(");
+        for item in items {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            self.push_bytes(&mut text, item);
+        }
+        text.push(')');
+        text
+    }
+
+    /// A condition: the two columns are one of these pairs. Servers find those by their index
+    /// if the first column is compared with one value at a time.
+    pub(super) fn any_of<'a>(
+        &self,
+        columns: [&str; 2],
+        pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> String {
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        let mut text = String::with_capacity(64 * pairs.len() + 64);
+        text.push('(');
+        for group in pairs.chunk_by(|a, b| a.0 == b.0) {
+            if text.len() > 1 {
+                text.push_str(" OR ");
+            }
+            let first = self.bytes(group[0].0);
+            let rest = self.list(group.iter().map(|pair| pair.1));
+            let [a, b] = columns;
+            let _ = write!(text, "({a} = {first} AND {b} IN {rest})");
+        }
+        if text.len() == 1 {
+            text.push_str("1 = 0");
+        }
+        text.push(')');
+        text
+    }
+
+    /// The end of an insert that replaces these columns where the key is there.
+    pub(super) fn or_update(&self, key: &str, columns: &[&str]) -> String {
+        let mut text = match self.on_conflict {
+            true => format!(" ON CONFLICT ({key}) DO UPDATE SET "),
+            false => " ON DUPLICATE KEY UPDATE ".to_owned(),
+        };
+        for (at, column) in columns.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let _ = match self.on_conflict {
+                true => write!(text, "{comma}{column} = EXCLUDED.{column}"),
+                false => write!(text, "{comma}{column} = VALUES({column})"),
+            };
+        }
+        text
+    }
+
+    /// The end of an insert that leaves what is there. Not `INSERT IGNORE`, which would also
+    /// hide a value that was cut off.
+    pub(super) fn or_leave(&self, key: &str) -> String {
+        match self.on_conflict {
+            true => format!(" ON CONFLICT ({key}) DO NOTHING"),
+            false => {
+                let column = key.split(',').next().unwrap_or(key);
+                format!(" ON DUPLICATE KEY UPDATE {column} = {column}")
+            }
+        }
+    }
+}
+
+/// Statements for one or more round trips.
+#[derive(Debug)]
+pub(super) struct Script {
+    words: &'static Words,
+    parts: Vec<String>,
+    statements: usize,
+    /// The length at which another part begins.
+    limit: usize,
+}
+
+impl Script {
+    pub(super) fn new(words: &'static Words, limit: usize) -> Self {
+        Self {
+            words,
+            parts: vec![String::new()],
+            statements: 0,
+            limit,
+        }
+    }
+
+    /// Adds a statement. Returns which set of the answer is its.
+    pub(super) fn add(&mut self, statement: &str) -> usize {
+        let last = self.parts.last().map_or(0, String::len);
+        if last > 0 && last + statement.len() > self.limit {
+            self.parts.push(String::new());
+        }
+        if let Some(part) = self.parts.last_mut() {
+            part.push_str(statement);
+            part.push(';');
+        }
+        self.statements += 1;
+        self.statements - 1
+    }
+
+    /// Adds inserts of rows, unless there are none. `tail` follows the rows.
+    pub(super) fn insert<T>(
+        &mut self,
+        head: &str,
+        tail: &str,
+        rows: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Row, T),
+    ) {
+        let mut text = String::new();
+        for row in rows {
+            text.push_str(if text.is_empty() { head } else { "," });
+            let mut values = Row {
+                words: self.words,
+                text,
+                is_first: true,
+            };
+            write(&mut values, row);
+            text = values.text;
+            text.push(')');
+            if text.len() > self.limit {
+                text.push_str(tail);
+                self.add(&text);
+                text.clear();
+            }
+        }
+        if !text.is_empty() {
+            text.push_str(tail);
+            self.add(&text);
+        }
+    }
+
+    pub(super) fn into_parts(self) -> Vec<String> {
+        self.parts
+    }
+}
+
+/// The values of a row.
+pub(super) struct Row {
+    words: &'static Words,
+    text: String,
+    is_first: bool,
+}
+
+impl Row {
+    fn next(&mut self) {
+        self.text.push(if self.is_first { '(' } else { ',' });
+        self.is_first = false;
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.next();
+        self.words.push_bytes(&mut self.text, bytes);
+        self
+    }
+
+    pub(super) fn number(&mut self, number: u64) -> &mut Self {
+        self.next();
+        let _ = write!(self.text, "{}", signed(number));
+        self
+    }
+
+    pub(super) fn bytes_or_null(&mut self, bytes: Option<&[u8]>) -> &mut Self {
+        match bytes {
+            Some(bytes) => self.bytes(bytes),
+            None => self.null(),
+        }
+    }
+
+    pub(super) fn number_or_null(&mut self, number: Option<u64>) -> &mut Self {
+        match number {
+            Some(number) => self.number(number),
+            None => self.null(),
+        }
+    }
+
+    fn null(&mut self) -> &mut Self {
+        self.next();
+        self.text.push_str("NULL");
+        self
+    }
+}
+
+/// A number as columns hold it: larger ones mean "never".
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A limit as servers take it.
+pub(super) fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
