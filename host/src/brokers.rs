@@ -15,6 +15,11 @@ use crate::transactions::combined;
 #[cfg(feature = "http")]
 use crate::{config::HttpDestinationOptions, http};
 
+#[cfg(feature = "kafka")]
+use crate::kafka;
+#[cfg(feature = "rabbitmq")]
+use crate::rabbitmq;
+
 #[cfg(feature = "rocketmq")]
 use {
     anyhow::Context,
@@ -46,7 +51,10 @@ struct Topics {
 impl Brokers {
     /// A source of `topics` for a plugin. `group_prefix` comes before what the URL says, and
     /// `redelivery` is for how long the broker keeps messages, if not for its default.
-    #[cfg_attr(not(feature = "rocketmq"), allow(unused_variables))]
+    #[cfg_attr(
+        not(any(feature = "kafka", feature = "rocketmq")),
+        allow(unused_variables)
+    )]
     pub fn source(
         &self,
         url: &str,
@@ -73,8 +81,12 @@ impl Brokers {
                 tracing::info!(plugin, group = config.group, "consumes as");
                 Ok(Arc::new(RocketMqSource::new(self.rocketmq()?, config)))
             }
+            #[cfg(feature = "kafka")]
+            Some(("kafka", _)) => kafka::source(url, group_prefix, plugin, topics, redelivery),
+            #[cfg(feature = "rabbitmq")]
+            Some(("amqp" | "amqps", _)) => rabbitmq::source(url, topics, redelivery),
             _ => bail!(
-                "`{}` names no source: give `rocketmq://HOST:PORT`, or `http://127.0.0.1:PORT` to listen there",
+                "`{}` names no source: give `rocketmq://HOST:PORT`, `kafka://HOST:PORT` or `amqp://HOST:PORT`, or `http://127.0.0.1:PORT` to listen there",
                 redacted(url)
             ),
         }
@@ -86,6 +98,10 @@ impl Brokers {
         destinations: impl Iterator<Item = (&'c str, &'c DestinationConfig)>,
     ) -> Result<Router> {
         let mut clusters: BTreeMap<Cluster, Topics> = BTreeMap::new();
+        #[cfg(feature = "kafka")]
+        let mut kafka = kafka::Destinations::default();
+        #[cfg(feature = "rabbitmq")]
+        let mut rabbitmq = rabbitmq::Destinations::default();
         let mut posted = Vec::new();
         for (name, config) in destinations {
             let DestinationConfig {
@@ -93,6 +109,10 @@ impl Brokers {
                 delivery,
                 http,
             } = config;
+            ensure!(
+                *delivery == Delivery::Outbox || !url.starts_with("kafka://"),
+                "[destinations.{name}] Kafka can't deliver with `delivery = \"transactional\"`: its transactions end with their producer, and nobody is asked what became of the store's commit, so a crash between the two would lose messages or show those of runs that never were. Leave it out: the outbox loses none, and docs/kafka.md says more"
+            );
             ensure!(
                 *delivery == Delivery::Outbox || url.starts_with("rocketmq://"),
                 "[destinations.{name}] only RocketMQ has `delivery = \"transactional\"`: leave it out for `{}`",
@@ -107,9 +127,22 @@ impl Brokers {
                 "[destinations.{name}.http] goes for `https://` URLs only: take it out for `{}`",
                 redacted(url)
             );
+            match url.split_once("://") {
+                #[cfg(feature = "kafka")]
+                Some(("kafka", _)) => {
+                    kafka.add(name, url)?;
+                    continue;
+                }
+                #[cfg(feature = "rabbitmq")]
+                Some(("amqp" | "amqps", _)) => {
+                    rabbitmq.add(name, url)?;
+                    continue;
+                }
+                _ => {}
+            }
             let Some((cluster, topic)) = Cluster::parse(url)? else {
                 bail!(
-                    "[destinations.{name}] `{}` names neither a topic nor a server: give `rocketmq://HOST:PORT/TOPIC` or `https://HOST/PATH`",
+                    "[destinations.{name}] `{}` names neither a topic nor a server: give `rocketmq://HOST:PORT/TOPIC`, `kafka://HOST:PORT/TOPIC`, `amqp://HOST:PORT/VHOST/QUEUE` or `https://HOST/PATH`",
                     redacted(url)
                 );
             };
@@ -124,6 +157,10 @@ impl Brokers {
             let names: Vec<Arc<str>> = topics.all.keys().map(|name| name.as_str().into()).collect();
             router.add(names, self.sink(cluster, topics)?);
         }
+        #[cfg(feature = "kafka")]
+        kafka.add_to(&mut router);
+        #[cfg(feature = "rabbitmq")]
+        rabbitmq.add_to(&mut router);
         add_posted(&mut router, posted)?;
         Ok(router)
     }
@@ -210,6 +247,12 @@ impl Brokers {
 pub fn is_http(url: &str) -> bool {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| matches!(&*scheme.to_ascii_lowercase(), "http" | "https"))
+}
+
+/// Whether a URL is of RabbitMQ.
+pub fn is_amqp(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| matches!(scheme, "amqp" | "amqps"))
 }
 
 /// Adds the destinations that messages are posted to. Each has a sink of its own. Responses go
@@ -312,10 +355,28 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn kafka_says_why_it_is_not_transactional() {
+        let config = DestinationConfig {
+            url: "kafka://127.0.0.1:9092/points".to_owned(),
+            delivery: Delivery::Transactional,
+            http: None,
+        };
+        let Err(error) = Brokers::default().router([("points", &config)].into_iter()) else {
+            panic!("it was opened");
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("[destinations.points]") && text.contains("nobody is asked"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn a_source_that_is_not_known_is_refused() {
         let brokers = Brokers::default();
-        let Err(error) = brokers.source("amqp://me:pw@h", None, "p", &[], None) else {
+        let Err(error) = brokers.source("nats://me:pw@h", None, "p", &[], None) else {
             panic!("it was opened");
         };
         let text = error.to_string();

@@ -55,7 +55,8 @@ pub struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SourceConfig {
-    /// Such as `rocketmq://127.0.0.1:9876` or `http://127.0.0.1:8080`.
+    /// Such as `rocketmq://127.0.0.1:9876`, `kafka://127.0.0.1:9092`, `amqp://127.0.0.1:5672`
+    /// or `http://127.0.0.1:8080`.
     pub url: String,
     /// What the name of each plugin's consumer group begins with.
     pub group_prefix: Option<String>,

@@ -101,7 +101,7 @@ pub fn sink(
                 sink,
             }),
             None => bail!(
-                "[destinations.{name}.http] `on-response = \"{to}\"` names no topic of a broker: add [destinations.{to}] with a `rocketmq://HOST:PORT/TOPIC` URL"
+                "[destinations.{name}.http] `on-response = \"{to}\"` names no topic of a broker: add [destinations.{to}] with the URL of one, such as `rocketmq://HOST:PORT/TOPIC`"
             ),
         },
     };

@@ -11,11 +11,15 @@ mod host;
 #[cfg(feature = "http")]
 mod http;
 mod input_line;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod logging;
 mod outlet;
 mod output;
 mod plugins;
 mod progress;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod retention;
 mod signals;
 mod sources;

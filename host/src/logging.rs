@@ -29,9 +29,9 @@ pub enum LogFormat {
 const OWN_TARGETS: &str = "semel";
 /// The RocketMQ client tells of each attempt of each task in an outage and of each pull that a
 /// shutdown cuts off, and ends with a report of several kilobytes. What matters of it, our
-/// source and sink say themselves.
+/// source and sink say themselves. The same goes for RabbitMQ's; Kafka's logs at `debug`.
 const NOISY_TARGETS: &str = "rocketmq_client_rust=error,rocketmq_client_rust::consumer=off,\
-                             rocketmq_transport=off,rocketmq_runtime=off";
+                             rocketmq_transport=off,rocketmq_runtime=off,lapin=off";
 
 /// Starts logging. Lines are written above the bars of `bars`.
 pub fn start(format: LogFormat, level: Option<&str>, bars: &MultiProgress) -> Result<()> {

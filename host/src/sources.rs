@@ -1,12 +1,13 @@
 //! Where messages come from.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use semel_brokers::{FileName, FileProgress, FileSource};
-use semel_core::Source;
+use semel_core::{PluginName, Source};
 
-use crate::brokers::{Brokers, is_http};
+use crate::brokers::{Brokers, is_amqp, is_http};
 use crate::config::SourceConfig;
 use crate::host::Incoming;
 #[cfg(feature = "http")]
@@ -50,6 +51,9 @@ pub async fn open(
             redelivery,
         } => {
             warn_of_ids(plugins);
+            if is_amqp(url) {
+                check_queues(plugins.iter().map(|plugin| (&plugin.name, &plugin.topics)))?;
+            }
             let sources = plugins.iter().map(|plugin| {
                 brokers.source(
                     url,
@@ -84,6 +88,27 @@ fn check(
         group_prefix.is_none() || !is_http(url),
         "`group-prefix` under [source] names consumer groups, which HTTP has none of: take it out"
     );
+    ensure!(
+        group_prefix.is_none() || !is_amqp(url),
+        "`group-prefix` under [source] names consumer groups, which RabbitMQ has none of: take it out"
+    );
+    Ok(())
+}
+
+/// A queue hands each message to one consumer: two plugins would have a part of them each.
+fn check_queues<'p>(
+    plugins: impl Iterator<Item = (&'p PluginName, &'p Vec<String>)>,
+) -> Result<()> {
+    let mut owners: HashMap<&str, &PluginName> = HashMap::new();
+    for (plugin, queues) in plugins {
+        for queue in queues {
+            let owner = *owners.entry(queue).or_insert(plugin);
+            ensure!(
+                owner == plugin,
+                "the plugins `{owner}` and `{plugin}` both consume the queue `{queue}`, and RabbitMQ would give each message to one of them only: bind a queue for each to the exchange, and name it with `topics` under [plugins.{plugin}]"
+            );
+        }
+    }
     Ok(())
 }
 
@@ -107,4 +132,23 @@ fn input(file: &FileName, plugins: &[ReadyPlugin]) -> Result<Opened> {
         sources: sources.collect(),
         progress: Some(progress),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_plugins_share_a_queue() {
+        let (a, b) = (PluginName::new("a"), PluginName::new("b"));
+        let queues = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (one, two): (Vec<_>, Vec<_>) = (queues(&["q", "r", "q"]), queues(&["s"]));
+        assert!(check_queues([(&a, &one), (&b, &two)].into_iter()).is_ok());
+        let error = check_queues([(&a, &one), (&b, &one)].into_iter()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("`a` and `b`") && text.contains("[plugins.b]"),
+            "{text}"
+        );
+    }
 }

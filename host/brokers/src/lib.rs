@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | JSON Lines, a file or stdin and stdout | [`FileSource`] | [`FileSink`] |
 //! | HTTP (feature `http`, on by default) | [`HttpSource`] | [`HttpSink`] |
+//! | Apache Kafka (feature `kafka`, on by default) | [`KafkaSource`] | [`KafkaSink`] |
+//! | RabbitMQ (feature `rabbitmq`, on by default) | [`RabbitMqSource`] | [`RabbitMqSink`] |
 //! | Apache RocketMQ (feature `rocketmq`, on by default) | [`RocketMqSource`] | [`RocketMqSink`] |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -11,14 +13,29 @@
 mod file;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "rocketmq")]
 mod rocketmq;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod strands;
 
 pub use file::{FileError, FileName, FileProgress, FileSink, FileSource};
 #[cfg(feature = "http")]
 pub use http::{
     HttpDestination, HttpDestinationError, HttpMethod, HttpServer, HttpSink, HttpSource,
     HttpSourceConfig, HttpSourceError, HttpSubscription, HttpTls, InFlight, ResponseSink,
+};
+#[cfg(feature = "kafka")]
+pub use kafka::{
+    KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, KafkaUrl, KafkaUrlError,
+};
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::{
+    RabbitMqDestination, RabbitMqQueueKind, RabbitMqSink, RabbitMqSinkConfig, RabbitMqSource,
+    RabbitMqSourceConfig, RabbitMqUrl, RabbitMqUrlError,
 };
 #[cfg(feature = "rocketmq")]
 pub use rocketmq::{

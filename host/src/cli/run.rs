@@ -29,6 +29,8 @@ Examples:
   semel run --input orders.jsonl --output out.jsonl
   cat orders.jsonl | semel run --input - --summary json
   semel run --source rocketmq://127.0.0.1:9876 --store redis://127.0.0.1:6379
+  semel run --source kafka://127.0.0.1:9092
+  semel run --source 'amqp://me:secret@127.0.0.1:5672/%2F'
   semel run --source http://127.0.0.1:8080
   semel run --config semel.toml --log-format json")]
 pub struct RunArgs {
@@ -53,8 +55,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Handle the messages of a broker, such as `rocketmq://127.0.0.1:9876`, or what is posted
-    /// to `http://127.0.0.1:8080`
+    /// Handle the messages of a broker, such as `rocketmq://127.0.0.1:9876`,
+    /// `kafka://127.0.0.1:9092` or `amqp://127.0.0.1:5672`, or what is posted to
+    /// `http://127.0.0.1:8080`
     #[arg(long, value_name = "URL")]
     source: Option<String>,
 

@@ -1,0 +1,14 @@
+//! RabbitMQ, by AMQP 0-9-1.
+
+mod errors;
+mod link;
+mod message;
+mod queue;
+mod sink;
+mod source;
+mod url;
+
+pub use queue::RabbitMqQueueKind;
+pub use sink::{RabbitMqSink, RabbitMqSinkConfig};
+pub use source::{RabbitMqSource, RabbitMqSourceConfig};
+pub use url::{RabbitMqDestination, RabbitMqUrl, RabbitMqUrlError};
