@@ -139,7 +139,7 @@ async fn a_server_that_breaks_the_promise_is_refused() {
     fill(&sql::open(&url).await).await;
     let table = format!("{}.semel_state", database(&url));
     server
-        .sql(&format!("ALTER TABLE {table} ENGINE = MyISAM"))
+        .sql(&format!("ALTER TABLE {table} ENGINE = Aria"))
         .unwrap();
     let error = sql::refusal(&url).await;
     assert!(error.contains("ENGINE = InnoDB"), "{error}");
