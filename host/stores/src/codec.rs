@@ -98,6 +98,23 @@ impl CompositeKey {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The bytes.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The first part of a key and what follows it.
+    pub(crate) fn split(key: &[u8]) -> Option<(&[u8], &[u8])> {
+        let mut length = 0;
+        for (at, byte) in key.iter().enumerate().take(4) {
+            length |= usize::from(byte & 0x7f) << (7 * at);
+            if byte & 0x80 == 0 {
+                return key[at + 1..].split_at_checked(length);
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +148,20 @@ mod tests {
                 .as_bytes()
                 .starts_with(&long.as_bytes()[..2])
         );
+    }
+
+    #[test]
+    fn a_key_is_taken_apart() {
+        for part in [&b""[..], b"a", &[7; 127], &[7; 128], &[7; 300]] {
+            let key = CompositeKey::new(part).last(b"rest");
+            assert_eq!(
+                CompositeKey::split(key.as_bytes()),
+                Some((part, &b"rest"[..]))
+            );
+        }
+        assert_eq!(CompositeKey::split(&[]), None);
+        assert_eq!(CompositeKey::split(&[5, 1]), None);
+        assert_eq!(CompositeKey::split(&[0x80; 9]), None);
     }
 
     #[test]

@@ -50,6 +50,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use semel_core::crash::{CrashPoint, crash_point};
 use semel_core::decide::decide;
 use semel_core::{
     CheckQuery, Checked, DeadLetter, Fingerprint, OutboxRow, OutboxScan, Outcome, ParkedRow,
@@ -58,7 +59,7 @@ use semel_core::{
 };
 
 use self::answer::{Cells, take, unexpected};
-use self::book::{DEAD, DONE, Facts, PARKED, Questions, insert_letters, record_pair, state_pair};
+use self::book::{DEAD, DONE, Facts, PARKED, Questions, insert_letters, record_id, state_id};
 use self::schema::{Tables, lane_id};
 use self::server::{Failure, Patience, Server};
 use self::text::{limit, signed};
@@ -108,6 +109,8 @@ impl SqlStore {
         }
         let mut script = self.server.script();
         facts.write(&mut script, words, &self.tables);
+        // All that is to be written is decided, and the lock is held.
+        crash_point(CrashPoint::CommitWritten);
         conversation.commit(script).await?;
         Ok(outcomes)
     }
@@ -133,9 +136,9 @@ impl SqlStore {
             words.list(plugins.iter().map(|plugin| plugin.as_str().as_bytes()))
         ));
         let records = script.add(&format!(
-            "SELECT plugin, k, kind, run, fingerprint, bucket, parked, reply FROM {} WHERE {}",
+            "SELECT id, kind, run, fingerprint, bucket, parked, reply FROM {} WHERE {}",
             self.tables.record,
-            words.any_of(["plugin", "k"], ids.iter().map(|id| record_pair(id)))
+            words.id_in(ids.iter().map(|id| record_id(id)))
         ));
         let extra = extra.map(|extra| script.add(&extra));
         let mut sets = self.server.ask(script).await?;
@@ -146,9 +149,9 @@ impl SqlStore {
             found.horizons.insert(row.plugin()?, row.number()?);
         }
         for mut row in take(&mut sets, records) {
-            let (plugin, key) = (row.plugin()?, row.key()?);
-            let state = record_state(&mut row, found.horizon(&plugin))?;
-            found.states.insert(RecordId { plugin, key }, state);
+            let id = row.record()?;
+            let state = record_state(&mut row, found.horizon(&id.plugin))?;
+            found.states.insert(id, state);
         }
         if let Some(extra) = extra {
             found.extra = take(&mut sets, extra);
@@ -245,28 +248,21 @@ impl Store for SqlStore {
         }
         let words = self.server.words();
         let ask = self.server.ask_text(format!(
-            "SELECT namespace, name, version, value FROM {} WHERE {}",
+            "SELECT id, version, value FROM {} WHERE {}",
             self.tables.state,
-            words.any_of(["namespace", "name"], keys.iter().map(state_pair))
+            words.id_in(keys.iter().map(state_id))
         ));
         let mut sets = self.server.inside(ask).await?;
         let mut found = HashMap::new();
         for mut row in take(&mut sets, 0) {
-            let key = (row.bytes()?, row.bytes()?);
+            let id = row.bytes()?;
             let value = Versioned {
                 version: row.number()?,
                 value: Some(row.bytes()?),
             };
-            found.insert(key, value);
+            found.insert(id, value);
         }
-        let value_of = |key: &StateKey| {
-            let (namespace, name) = state_pair(key);
-            let key = (
-                bytes::Bytes::copy_from_slice(namespace),
-                bytes::Bytes::copy_from_slice(name),
-            );
-            found.get(&key).cloned().unwrap_or_default()
-        };
+        let value_of = |key: &StateKey| found.get(&state_id(key)[..]).cloned().unwrap_or_default();
         Ok(keys.iter().map(value_of).collect())
     }
 
@@ -304,7 +300,7 @@ impl Store for SqlStore {
         rows: usize,
     ) -> Result<Vec<ParkedRow>, StoreError> {
         let ask = self.server.ask_text(format!(
-            "SELECT version, content FROM {} WHERE {} AND due <= {} ORDER BY due, k LIMIT {}",
+            "SELECT version, content FROM {} WHERE {} AND due <= {} ORDER BY due, id LIMIT {}",
             format_args!("{} AS p", self.tables.parked),
             self.is_head(plugin),
             signed(now_ms),

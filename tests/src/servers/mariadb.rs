@@ -135,6 +135,11 @@ impl MariadbServer {
         process.context("the server does not run")?.signal(signal)
     }
 
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)

@@ -22,6 +22,10 @@ pub enum StoreKind {
     Redb,
     /// A server, which syncs each write before it answers.
     Redis,
+    /// A MariaDB server, which syncs its log at each commit.
+    Mysql,
+    /// A PostgreSQL server, which does, too.
+    Postgres,
 }
 
 /// A source and a sink.
@@ -39,15 +43,23 @@ pub enum Route {
 
 impl Configuration {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 16] = [
         Self::new(StoreKind::Redb, Route::File),
         Self::new(StoreKind::Redis, Route::File),
+        Self::new(StoreKind::Mysql, Route::File),
+        Self::new(StoreKind::Postgres, Route::File),
         Self::new(StoreKind::Redb, Route::Http),
         Self::new(StoreKind::Redis, Route::Http),
+        Self::new(StoreKind::Mysql, Route::Http),
+        Self::new(StoreKind::Postgres, Route::Http),
         Self::new(StoreKind::Redb, Route::RocketMq),
         Self::new(StoreKind::Redis, Route::RocketMq),
+        Self::new(StoreKind::Mysql, Route::RocketMq),
+        Self::new(StoreKind::Postgres, Route::RocketMq),
         Self::new(StoreKind::Redb, Route::Transactional),
         Self::new(StoreKind::Redis, Route::Transactional),
+        Self::new(StoreKind::Mysql, Route::Transactional),
+        Self::new(StoreKind::Postgres, Route::Transactional),
     ];
 
     const fn new(store: StoreKind, route: Route) -> Self {
@@ -101,6 +113,8 @@ impl fmt::Display for Configuration {
         let store = match self.store {
             StoreKind::Redb => "redb",
             StoreKind::Redis => "redis",
+            StoreKind::Mysql => "mysql",
+            StoreKind::Postgres => "postgres",
         };
         let route = match self.route {
             Route::File => "file",

@@ -111,9 +111,9 @@ impl<'s> Stage<'s> {
                 let store = format!("redb:{}", site.path("data").display());
                 (store.clone(), store)
             }
-            StoreKind::Redis => {
-                let redis = runtime.block_on(surroundings.redis())?;
-                (redis.url(&prefix), redis.direct_url(&prefix))
+            shared => {
+                let server = runtime.block_on(surroundings.store(shared))?;
+                (server.url(&prefix), server.direct_url(&prefix))
             }
         };
         let mut stage = Self {

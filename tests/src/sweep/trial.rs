@@ -178,8 +178,8 @@ impl Acts<'_> {
     fn count_requests(&mut self) -> Result<()> {
         self.verdict.requests = self.runtime.block_on(async {
             let store = match self.trial.configuration.store {
-                StoreKind::Redis => self.surroundings.redis().await?.proxy.as_ref(),
                 StoreKind::Redb => None,
+                shared => self.surroundings.store(shared).await?.proxy.as_ref(),
             };
             let broker = match self.trial.configuration.route {
                 Route::File | Route::Http => None,
@@ -229,7 +229,10 @@ impl Acts<'_> {
         let lost = self.runtime.clone().block_on(async {
             let (proxy, nth) = match self.trial.fault {
                 Fault::LoseBrokerReply(nth) => (&self.surroundings.broker().await?.proxy, nth),
-                Fault::LoseStoreReply(nth) => (&self.surroundings.redis().await?.proxy, nth),
+                Fault::LoseStoreReply(nth) => {
+                    let store = self.trial.configuration.store;
+                    (&self.surroundings.store(store).await?.proxy, nth)
+                }
                 _ => return Ok(None),
             };
             let proxy = proxy.as_ref().context("there is no proxy here")?;
@@ -277,10 +280,11 @@ impl Acts<'_> {
 
     fn interrupt_store(&self, outage: Duration) -> Result<()> {
         self.runtime.block_on(async {
-            let mut redis = self.surroundings.redis().await?.server.lock().await;
-            redis.kill();
+            let store = self.trial.configuration.store;
+            let mut server = self.surroundings.store(store).await?.server.lock().await;
+            server.kill();
             tokio::time::sleep(outage).await;
-            redis.restart().await
+            server.restart().await
         })
     }
 

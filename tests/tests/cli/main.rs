@@ -2,6 +2,7 @@
 //! that look into a store.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod database;
 mod retention;
 mod run;
 mod store;

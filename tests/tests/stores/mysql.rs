@@ -82,7 +82,7 @@ async fn two_hosts_add_up() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_kept_is_waited_for_in_vain() {
+async fn a_lock_that_is_kept_holds_up_commits_only() {
     let (server, url) = url().await;
     let _first = sql::open(&url).await;
     let statements = format!(
@@ -90,7 +90,7 @@ async fn a_lock_that_is_kept_is_waited_for_in_vain() {
         database(&url)
     );
     let holder = server.client(&statements).unwrap();
-    sql::a_lock_that_is_kept_is_waited_for_in_vain(&url, holder).await;
+    sql::a_lock_that_is_kept_holds_up_commits_only(&url, holder).await;
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_server_that_breaks_the_promise_is_refused() {
     fill(&sql::open(&url).await).await;
     let table = format!("{}.semel_state", database(&url));
     server
-        .sql(&format!("ALTER TABLE {table} ENGINE = MyISAM"))
+        .sql(&format!("ALTER TABLE {table} ENGINE = Aria"))
         .unwrap();
     let error = sql::refusal(&url).await;
     assert!(error.contains("ENGINE = InnoDB"), "{error}");

@@ -80,13 +80,13 @@ async fn two_hosts_add_up() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_kept_is_waited_for_in_vain() {
+async fn a_lock_that_is_kept_holds_up_commits_only() {
     let (server, url) = url().await;
     let _first = sql::open(&url).await;
     let statements = "BEGIN; SELECT * FROM semel_sequence FOR UPDATE; SELECT pg_sleep(4); \
                       COMMIT";
     let holder = server.client(database(&url), statements).unwrap();
-    sql::a_lock_that_is_kept_is_waited_for_in_vain(&url, holder).await;
+    sql::a_lock_that_is_kept_holds_up_commits_only(&url, holder).await;
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ pub async fn two_hosts_add_up(url: &str, interfere: impl Fn() -> std::process::C
 }
 
 /// Whoever holds the lock of commits stands still: others wait, and not for ever.
-pub async fn a_lock_that_is_kept_is_waited_for_in_vain(
+pub async fn a_lock_that_is_kept_holds_up_commits_only(
     url: &str,
     mut holder: std::process::Command,
 ) {

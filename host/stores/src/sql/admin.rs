@@ -8,11 +8,12 @@ use semel_core::{
 
 use super::answer::{Cells, take, unexpected};
 use super::book::{
-    DEAD, DONE, PARKED, insert_outbox, insert_parked, lock, locked, record_pair, unlock,
+    DEAD, DONE, PARKED, insert_outbox, insert_parked, lock, locked, record_id, unlock,
 };
 use super::server::{Failure, Patience};
 use super::text::{limit, signed};
 use super::{SqlStore, parked_row};
+use crate::codec::CompositeKey;
 
 #[async_trait]
 impl Admin for SqlStore {
@@ -24,23 +25,26 @@ impl Admin for SqlStore {
         rows: usize,
     ) -> Result<Vec<StateEntry>, StoreError> {
         let words = self.server.words();
+        let id = |name: &[u8]| {
+            let id = CompositeKey::new(namespace.as_bytes()).last(name);
+            words.bytes(id.as_bytes())
+        };
         let first = match after {
-            Some(after) if after >= prefix => format!("> {}", words.bytes(after.as_bytes())),
-            _ => format!(">= {}", words.bytes(prefix.as_bytes())),
+            Some(after) if after >= prefix => format!("> {}", id(after.as_bytes())),
+            _ => format!(">= {}", id(prefix.as_bytes())),
         };
         // No name holds this byte, as it is in no UTF-8 text.
-        let end = words.bytes(&[prefix.as_bytes(), &[0xff]].concat());
+        let end = id(&[prefix.as_bytes(), &[0xff]].concat());
         let ask = self.server.ask_text(format!(
-            "SELECT name, version, value FROM {} WHERE namespace = {} AND name {first} AND \
-             name < {end} ORDER BY name LIMIT {}",
+            "SELECT id, version, value FROM {} WHERE id {first} AND id < {end} ORDER BY id \
+             LIMIT {}",
             self.tables.state,
-            words.bytes(namespace.as_bytes()),
             limit(rows)
         ));
         let mut sets = self.server.inside(ask).await?;
         let entry = |mut row: Cells| {
             Ok(StateEntry {
-                name: row.text()?,
+                name: row.state_key()?.name.to_string(),
                 version: row.number()?,
                 value: row.bytes()?,
             })
@@ -55,9 +59,7 @@ impl Admin for SqlStore {
         let row = format!(
             "SELECT version, content FROM {} WHERE {}",
             self.tables.parked,
-            self.server
-                .words()
-                .any_of(["plugin", "k"], [record_pair(record)])
+            self.server.words().id_in([record_id(record)])
         );
         let ids = [record];
         let look_up = self.look_up(&ids, Some(row));
@@ -192,7 +194,7 @@ impl SqlStore {
         let Some(record) = &letter.record else {
             return Ok(false);
         };
-        let this_record = words.any_of(["plugin", "k"], [record_pair(record)]);
+        let this_record = words.id_in([record_id(record)]);
         let ask = format!(
             "SELECT fingerprint FROM {} WHERE {this_record} AND kind = {DEAD}",
             tables.record

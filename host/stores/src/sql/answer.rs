@@ -1,10 +1,10 @@
 //! What a server answered.
 
 use bytes::Bytes;
-use semel_core::{BusinessKey, PluginName, RunId, StoreError};
+use semel_core::{BusinessKey, PluginName, RecordId, RunId, StateKey, StoreError};
 use serde::de::DeserializeOwned;
 
-use crate::codec::{CodecError, damaged, decode};
+use crate::codec::{CodecError, CompositeKey, damaged, decode};
 
 /// A value of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +68,29 @@ impl Cells {
         Ok(PluginName::new(&self.text()?))
     }
 
-    pub(super) fn key(&mut self) -> Result<BusinessKey, StoreError> {
-        Ok(BusinessKey::new(self.bytes()?))
+    /// The two parts of an id, the first of which is text.
+    pub(super) fn parts(&mut self) -> Result<(String, Bytes), StoreError> {
+        let id = self.bytes()?;
+        let (first, rest) = CompositeKey::split(&id).ok_or_else(unexpected)?;
+        let first = std::str::from_utf8(first).map_err(|_| unexpected())?;
+        Ok((first.to_owned(), id.slice_ref(rest)))
+    }
+
+    pub(super) fn record(&mut self) -> Result<RecordId, StoreError> {
+        let (plugin, key) = self.parts()?;
+        Ok(RecordId {
+            plugin: PluginName::new(&plugin),
+            key: BusinessKey::new(key),
+        })
+    }
+
+    pub(super) fn state_key(&mut self) -> Result<StateKey, StoreError> {
+        let (namespace, name) = self.parts()?;
+        let name = std::str::from_utf8(&name).map_err(|_| unexpected())?;
+        Ok(StateKey {
+            namespace: namespace.into(),
+            name: name.into(),
+        })
     }
 
     pub(super) fn id(&mut self) -> Result<[u8; 16], StoreError> {

@@ -13,6 +13,7 @@ use semel_core::{
 use super::answer::{Set, take};
 use super::schema::{LaneId, Tables, lane_id, outbox_lane_id};
 use super::text::{Script, Words, signed};
+use crate::codec::CompositeKey;
 
 /// The longest name of a plugin or namespace, in bytes.
 pub(super) const MAX_NAME_BYTES: usize = 255;
@@ -59,14 +60,22 @@ impl Subjects {
     }
 }
 
-/// The pair of columns that is a record's key.
-pub(super) fn record_pair(id: &RecordId) -> (&[u8], &[u8]) {
-    (id.plugin.as_str().as_bytes(), id.key.as_bytes())
+/// The id of a record, and of its parked row.
+pub(super) fn record_id(id: &RecordId) -> Vec<u8> {
+    let key = CompositeKey::new(id.plugin.as_str().as_bytes());
+    key.last(id.key.as_bytes()).into_bytes()
 }
 
-/// The pair of columns that is a state value's key.
-pub(super) fn state_pair(key: &StateKey) -> (&[u8], &[u8]) {
-    (key.namespace.as_bytes(), key.name.as_bytes())
+/// The id of a state value.
+pub(super) fn state_id(key: &StateKey) -> Vec<u8> {
+    let id = CompositeKey::new(key.namespace.as_bytes());
+    id.last(key.name.as_bytes()).into_bytes()
+}
+
+/// The id of a fence.
+pub(super) fn fence_id(plugin: &PluginName, run: RunId) -> Vec<u8> {
+    let id = CompositeKey::new(plugin.as_str().as_bytes());
+    id.last(run.as_bytes()).into_bytes()
 }
 
 /// The questions about a batch, and which answer is to which.
@@ -87,10 +96,9 @@ impl Questions {
     pub(super) fn ask(script: &mut Script, words: &Words, tables: &Tables, runs: &[Run]) -> Self {
         let of = Subjects::of(runs);
         let names = of.plugins.iter().map(|plugin| plugin.as_str().as_bytes());
-        let records = || of.records.iter().map(record_pair);
-        let its_records = words.any_of(["plugin", "k"], records());
+        let its_records = words.id_in(of.records.iter().map(record_id));
         let fences = of.fences.iter();
-        let fences = fences.map(|(plugin, run)| (plugin.as_str().as_bytes(), &run.as_bytes()[..]));
+        let fences = fences.map(|(plugin, run)| fence_id(plugin, *run));
         let (values, versions): (Vec<_>, Vec<_>) = of.state.iter().partition(|(_, value)| **value);
         script.add(words.begin);
         let sequence = script.add(&lock(words, tables));
@@ -100,34 +108,33 @@ impl Questions {
             words.list(names)
         ));
         let records = script.add(&format!(
-            "SELECT plugin, k, kind, run, fingerprint, version, bucket, parked FROM {} WHERE {}",
+            "SELECT id, kind, run, fingerprint, version, bucket, parked FROM {} WHERE {}",
             tables.record, its_records
         ));
         let rows = script.add(&format!(
-            "SELECT plugin, k, lane, pos FROM {} WHERE {}",
+            "SELECT id, lane, pos FROM {} WHERE {}",
             tables.parked, its_records
         ));
         // Its own rows may go in this batch, so only the others' first one is settled.
         let lanes = (!of.lanes.is_empty()).then(|| {
             script.add(&format!(
-                "SELECT lane, MIN(pos) FROM {} WHERE lane IN {} AND NOT {} GROUP BY lane",
+                "SELECT lane, MIN(pos) FROM {} WHERE lane IN {} AND NOT ({}) GROUP BY lane",
                 tables.parked,
                 words.list(of.lanes.iter().map(|lane| &lane[..])),
                 its_records
             ))
         });
         let fences = script.add(&format!(
-            "SELECT plugin, run FROM {} WHERE {}",
+            "SELECT id FROM {} WHERE {}",
             tables.fence,
-            words.any_of(["plugin", "run"], fences)
+            words.id_in(fences)
         ));
         let mut state = |columns: &str, keys: Vec<(&StateKey, &bool)>| {
-            let keys = keys.iter().map(|(key, _)| state_pair(key));
-            (keys.len() > 0).then(|| {
+            (!keys.is_empty()).then(|| {
                 script.add(&format!(
-                    "SELECT namespace, name, {columns} FROM {} WHERE {}",
+                    "SELECT id, {columns} FROM {} WHERE {}",
                     tables.state,
-                    words.any_of(["namespace", "name"], keys)
+                    words.id_in(keys.iter().map(|(key, _)| state_id(key)))
                 ))
             })
         };
@@ -234,7 +241,8 @@ pub(super) struct Facts {
     /// Where the parked rows of the batch's records stand in their lanes.
     places: HashMap<RecordId, (LaneId, u64)>,
     lanes: HashMap<LaneId, LaneRows>,
-    fences: HashSet<(PluginName, RunId)>,
+    /// Ids of fences.
+    fences: HashSet<Vec<u8>>,
     state: HashMap<StateKey, Value>,
     /// The oldest outgoing message of a lane.
     oldest: HashMap<LaneId, Version>,
@@ -263,10 +271,7 @@ impl Facts {
             facts.horizons.insert(row.plugin()?, row.number()?);
         }
         for mut row in take(sets, asked.records) {
-            let id = RecordId {
-                plugin: row.plugin()?,
-                key: row.key()?,
-            };
+            let id = row.record()?;
             let kind = row.number()?;
             let entry = Entry {
                 run: row.run()?,
@@ -286,10 +291,7 @@ impl Facts {
             );
         }
         for mut row in take(sets, asked.rows) {
-            let id = RecordId {
-                plugin: row.plugin()?,
-                key: row.key()?,
-            };
+            let id = row.record()?;
             let (lane, offset) = (row.bytes_or_null()?, row.number()?);
             if let Some(lane) = lane.and_then(|lane| lane[..].try_into().ok()) {
                 facts.place(id, lane, offset);
@@ -302,15 +304,12 @@ impl Facts {
             }
         }
         for mut row in take(sets, asked.fences) {
-            facts.fences.insert((row.plugin()?, row.run()?));
+            facts.fences.insert(row.bytes()?.to_vec());
         }
         for (at, with_value) in [(asked.versions, false), (asked.values, true)] {
             let Some(at) = at else { continue };
             for mut row in take(sets, at) {
-                let key = StateKey {
-                    namespace: row.text()?.into(),
-                    name: row.text()?.into(),
-                };
+                let key = row.state_key()?;
                 let value = Value {
                     version: row.number()?,
                     value: with_value.then(|| row.bytes()).transpose()?,
@@ -359,7 +358,7 @@ impl Facts {
             .iter()
             .partition(|(id, _)| self.known.contains_key(*id));
         let head = format!(
-            "INSERT INTO {} (plugin, k, kind, run, fingerprint, version, bucket, parked, reply) \
+            "INSERT INTO {} (id, plugin, kind, run, fingerprint, version, bucket, parked, reply) \
              VALUES ",
             tables.record
         );
@@ -372,7 +371,7 @@ impl Facts {
             "parked",
             "reply",
         ];
-        let replacing = words.or_update("plugin, k", &columns);
+        let replacing = words.or_update("id", &columns);
         for (records, tail) in [(fresh, ""), (known, &*replacing)] {
             script.insert(&head, tail, records, |row, (id, record)| {
                 let (kind, bucket, parked, reply) = match &record.fate {
@@ -380,8 +379,8 @@ impl Facts {
                     Kept::Parked(_) => (PARKED, None, Some(record.version), None),
                     Kept::Dead => (DEAD, None, None, None),
                 };
-                row.bytes(id.plugin.as_str().as_bytes())
-                    .bytes(id.key.as_bytes())
+                row.bytes(&record_id(id))
+                    .bytes(id.plugin.as_str().as_bytes())
                     .number(kind)
                     .bytes(record.run.as_bytes())
                     .bytes(record.fingerprint.as_bytes())
@@ -396,9 +395,9 @@ impl Facts {
             .written
             .iter()
             .filter(|(id, record)| was_parked(id) && !matches!(record.fate, Kept::Parked(_)));
-        let unparked: Vec<_> = unparked.map(|(id, _)| record_pair(id)).collect();
+        let unparked: Vec<_> = unparked.map(|(id, _)| record_id(id)).collect();
         if !unparked.is_empty() {
-            let which = words.any_of(["plugin", "k"], unparked);
+            let which = words.id_in(unparked);
             script.add(&format!("DELETE FROM {} WHERE {which}", tables.parked));
         }
         let parked = self
@@ -424,25 +423,19 @@ impl Facts {
         let gone = written
             .iter()
             .filter(|(_, value)| value.value.is_none() && value.is_stored);
-        let gone: Vec<_> = gone.map(|(key, _)| state_pair(key)).collect();
+        let gone: Vec<_> = gone.map(|(key, _)| state_id(key)).collect();
         if !gone.is_empty() {
-            let which = words.any_of(["namespace", "name"], gone);
+            let which = words.id_in(gone);
             script.add(&format!("DELETE FROM {} WHERE {which}", tables.state));
         }
         let kept = written.iter().filter_map(|(key, value)| {
             let bytes = value.value.as_ref()?;
             Some((*key, value.version, bytes))
         });
-        let head = format!(
-            "INSERT INTO {} (namespace, name, version, value) VALUES ",
-            tables.state
-        );
-        let replacing = words.or_update("namespace, name", &["version", "value"]);
+        let head = format!("INSERT INTO {} (id, version, value) VALUES ", tables.state);
+        let replacing = words.or_update("id", &["version", "value"]);
         script.insert(&head, &replacing, kept, |row, (key, version, value)| {
-            row.bytes(key.namespace.as_bytes())
-                .bytes(key.name.as_bytes())
-                .number(version)
-                .bytes(value);
+            row.bytes(&state_id(key)).number(version).bytes(value);
         });
     }
 }
@@ -471,7 +464,7 @@ impl Book for Facts {
     }
 
     fn is_fenced(&mut self, plugin: &PluginName, run: RunId) -> Result<bool, StoreError> {
-        Ok(!self.fences.is_empty() && self.fences.contains(&(plugin.clone(), run)))
+        Ok(!self.fences.is_empty() && self.fences.contains(&fence_id(plugin, run)))
     }
 
     fn is_behind(&mut self, plugin: &PluginName, at: &LanePosition) -> Result<bool, StoreError> {
@@ -589,17 +582,17 @@ pub(super) fn insert_parked<'r>(
     rows: impl Iterator<Item = (&'r ParkedRow, Version)>,
 ) {
     let head = format!(
-        "INSERT INTO {} (plugin, k, version, lane, pos, due, content) VALUES ",
+        "INSERT INTO {} (id, plugin, version, lane, pos, due, content) VALUES ",
         tables.parked
     );
     let columns = ["version", "lane", "pos", "due", "content"];
-    let replacing = words.or_update("plugin, k", &columns);
+    let replacing = words.or_update("id", &columns);
     script.insert(&head, &replacing, rows, |values, (row, version)| {
         let lane = row.lane_position();
         let lane = lane.map(|at| lane_id(&row.record.plugin, &at));
         values
+            .bytes(&record_id(&row.record))
             .bytes(row.record.plugin.as_str().as_bytes())
-            .bytes(row.record.key.as_bytes())
             .number(version)
             .bytes_or_null(lane.as_ref().map(|lane| &lane[..]))
             .number(row.position.offset)

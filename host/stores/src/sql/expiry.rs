@@ -6,7 +6,7 @@ use semel_core::{PluginName, RecordId, RecordState, RunId, StoreError};
 
 use super::SqlStore;
 use super::answer::take;
-use super::book::{lock, locked, record_pair, unlock};
+use super::book::{fence_id, lock, locked, record_id, unlock};
 use super::server::{Failure, Patience};
 use super::text::signed;
 
@@ -45,7 +45,7 @@ impl SqlStore {
         let records = script.add(&format!(
             "SELECT kind, run, fingerprint, bucket, parked, reply FROM {} WHERE {}",
             self.tables.record,
-            words.any_of(["plugin", "k"], [record_pair(id)])
+            words.id_in([record_id(id)])
         ));
         let mut sets = conversation.run_all(script).await?;
         let (version, time_ms) = locked(&mut sets, sequence)?;
@@ -64,13 +64,13 @@ impl SqlStore {
         }
         let mut script = self.server.script();
         let head = format!(
-            "INSERT INTO {} (plugin, run, bucket) VALUES ",
+            "INSERT INTO {} (id, plugin, bucket) VALUES ",
             self.tables.fence
         );
-        let leaving = words.or_leave("plugin, run");
+        let leaving = words.or_leave("id");
         script.insert(&head, &leaving, [()], |row, ()| {
-            row.bytes(id.plugin.as_str().as_bytes())
-                .bytes(run.as_bytes())
+            row.bytes(&fence_id(&id.plugin, run))
+                .bytes(id.plugin.as_str().as_bytes())
                 .number(time_ms.max(horizon));
         });
         unlock(&mut script, &self.tables, version, time_ms);

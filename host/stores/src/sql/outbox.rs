@@ -13,7 +13,7 @@ use super::server::{Failure, Patience};
 use super::text::{limit, signed};
 
 /// Rows that are deleted in a statement.
-const CHUNK: usize = 1_000;
+const CHUNK: usize = 500;
 
 impl SqlStore {
     pub(super) async fn scan_outbox(

@@ -1,27 +1,34 @@
 //! The tables, and how they come to be.
 //!
-//! Names begin with the prefix of the store. Keys are bytes and compared as such.
+//! Names begin with the prefix of the store. Keys are bytes and compared as such. A key of two
+//! parts is one column, the first part with its length before it.
 //!
 //! | table | key | content |
 //! |---|---|---|
 //! | `schema` | | how many steps of the schema are done |
 //! | `sequence` | | the last version given out and the store's time; the lock of all commits |
 //! | `horizon` | plugin | done records and checks before this time do not count |
-//! | `record` | plugin, business key | done, parked or dead, by which run |
-//! | `parked` | plugin, business key | the row of a parked record; by lane and offset, by due time |
-//! | `state` | namespace, name | version and value |
+//! | `record` | plugin and business key | done, parked or dead, by which run |
+//! | `parked` | plugin and business key | the row of a parked record; by lane and offset, by due time |
+//! | `state` | namespace and name | version and value |
 //! | `outbox` | version, ordinal | outgoing messages; by lane |
 //! | `dead` | id | dead letters; by plugin |
-//! | `fence` | plugin, run | runs that must not be committed any more |
+//! | `fence` | plugin and run | runs that must not be committed any more |
 //!
 //! A lane is a hash of plugin, partition and lane (in `outbox`: plugin and lane): all three
 //! together may be longer than an index takes.
 
+use std::time::{Duration, Instant};
+
 use semel_core::{LanePosition, OutboxLane, PluginName, StoreError};
 
+use super::answer::{Cells, take};
 use super::server::{Conversation, Failure, Server};
 use super::text::Words;
 use crate::codec::CompositeKey;
+
+/// How long a host waits for another that migrates.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A hash that stands for a lane.
 pub(super) type LaneId = [u8; 16];
@@ -100,19 +107,15 @@ pub(super) async fn progress(server: &Server, tables: &Tables) -> Result<Progres
         }
     );
     let mut sets = server.ask_text(ask).await?;
-    let mut rows = super::answer::take(&mut sets, 0);
-    let count = rows
-        .first_mut()
-        .map_or(Ok(0), super::answer::Cells::number)?;
+    let mut rows = take(&mut sets, 0);
+    let count = rows.first_mut().map_or(Ok(0), Cells::number)?;
     if count == 0 {
         return Ok(Progress { done: 0, known });
     }
     let ask = format!("SELECT version FROM {}", tables.schema);
     let mut sets = server.ask_text(ask).await?;
-    let mut rows = super::answer::take(&mut sets, 0);
-    let done = rows
-        .first_mut()
-        .map_or(Ok(0), super::answer::Cells::number)?;
+    let mut rows = take(&mut sets, 0);
+    let done = rows.first_mut().map_or(Ok(0), Cells::number)?;
     Ok(Progress {
         done: usize::try_from(done).unwrap_or(usize::MAX),
         known,
@@ -135,21 +138,18 @@ async fn migrate_locked(
     tables: &Tables,
 ) -> Result<usize, Failure> {
     let words: &Words = server.words();
-    let lock = match words.on_conflict {
-        true => "SELECT 1::bigint, pg_advisory_lock(5913120)::text".to_owned(),
-        false => "SELECT GET_LOCK('semel migrate', 5)".to_owned(),
-    };
-    let mut sets = conversation.run(lock).await?;
-    let mut rows = super::answer::take(&mut sets, 0);
-    let locked = rows
-        .first_mut()
-        .map_or(Ok(None), super::answer::Cells::number_or_null);
-    if locked? != Some(1) {
-        return Err(Failure::Final(StoreError::Unavailable {
-            reason: "another host migrates the store's tables, and has not ended within 5 s"
-                .to_owned(),
-            source: None,
-        }));
+    let until = Instant::now() + PATIENCE;
+    while !try_lock(words, conversation).await? {
+        if Instant::now() > until {
+            return Err(Failure::Final(StoreError::Unavailable {
+                reason: format!(
+                    "another host migrates the store's tables, and has not ended within \
+                     {PATIENCE:?}"
+                ),
+                source: None,
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let done = progress(server, tables).await?.done;
     let mut steps = 0;
@@ -176,4 +176,15 @@ async fn migrate_locked(
     };
     conversation.run(unlock.to_owned()).await?;
     Ok(steps)
+}
+
+async fn try_lock(words: &Words, conversation: &mut Conversation<'_>) -> Result<bool, Failure> {
+    let lock = match words.on_conflict {
+        true => "SELECT CASE WHEN pg_try_advisory_lock(5913120) THEN 1 ELSE 0 END",
+        false => "SELECT GET_LOCK('semel migrate', 0)",
+    };
+    let mut sets = conversation.run(lock.to_owned()).await?;
+    let mut rows = take(&mut sets, 0);
+    let locked = rows.first_mut().map_or(Ok(None), Cells::number_or_null);
+    Ok(locked? == Some(1))
 }

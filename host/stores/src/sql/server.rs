@@ -1,6 +1,7 @@
 //! Connections to a database server: bounded in number and in time.
 
 use std::future::poll_fn;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -123,8 +124,8 @@ impl Patience {
         }
         if matches!(failure, Failure::Again(_)) {
             // Those that collided come back at different times.
-            let spread = Instant::now().elapsed().subsec_nanos() % 5;
-            let wait = Duration::from_millis(u64::from(self.attempts * 3 + spread));
+            let spread = RandomState::new().build_hasher().finish() % 8;
+            let wait = Duration::from_millis(u64::from(self.attempts) * 3 + spread);
             tokio::time::sleep(wait).await;
         }
         Ok(())

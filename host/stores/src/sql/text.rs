@@ -57,32 +57,15 @@ impl Words {
         text
     }
 
-    /// A condition: the two columns are one of these pairs. Servers find those by their index
-    /// if the first column is compared with one value at a time.
-    pub(super) fn any_of<'a>(
-        &self,
-        columns: [&str; 2],
-        pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-    ) -> String {
-        let mut pairs: Vec<_> = pairs.into_iter().collect();
-        pairs.sort_unstable();
-        pairs.dedup();
-        let mut text = String::with_capacity(64 * pairs.len() + 64);
-        text.push('(');
-        for group in pairs.chunk_by(|a, b| a.0 == b.0) {
-            if text.len() > 1 {
-                text.push_str(" OR ");
-            }
-            let first = self.bytes(group[0].0);
-            let rest = self.list(group.iter().map(|pair| pair.1));
-            let [a, b] = columns;
-            let _ = write!(text, "({a} = {first} AND {b} IN {rest})");
+    /// A condition: the id is one of these. Ids are one column, so that any server finds them by
+    /// its primary key, also before it knows how many rows there are.
+    pub(super) fn id_in<T: AsRef<[u8]>>(&self, ids: impl IntoIterator<Item = T>) -> String {
+        let mut ids: Vec<T> = ids.into_iter().collect();
+        ids.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        if ids.is_empty() {
+            return "1 = 0".to_owned();
         }
-        if text.len() == 1 {
-            text.push_str("1 = 0");
-        }
-        text.push(')');
-        text
+        format!("id IN {}", self.list(ids.iter().map(AsRef::as_ref)))
     }
 
     /// The end of an insert that replaces these columns where the key is there.
@@ -158,20 +141,20 @@ impl Script {
     ) {
         let mut text = String::new();
         for row in rows {
-            text.push_str(if text.is_empty() { head } else { "," });
             let mut values = Row {
                 words: self.words,
-                text,
-                is_first: true,
+                text: String::new(),
             };
             write(&mut values, row);
-            text = values.text;
-            text.push(')');
-            if text.len() > self.limit {
+            // Rows that a server takes one by one must not be too long for it together.
+            if !text.is_empty() && text.len() + values.text.len() + tail.len() > self.limit {
                 text.push_str(tail);
                 self.add(&text);
                 text.clear();
             }
+            text.push_str(if text.is_empty() { head } else { "," });
+            text.push_str(&values.text);
+            text.push(')');
         }
         if !text.is_empty() {
             text.push_str(tail);
@@ -188,13 +171,11 @@ impl Script {
 pub(super) struct Row {
     words: &'static Words,
     text: String,
-    is_first: bool,
 }
 
 impl Row {
     fn next(&mut self) {
-        self.text.push(if self.is_first { '(' } else { ',' });
-        self.is_first = false;
+        self.text.push(if self.text.is_empty() { '(' } else { ',' });
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
@@ -238,4 +219,33 @@ pub(super) fn signed(number: u64) -> i64 {
 /// A limit as servers take it.
 pub(super) fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mysql::WORDS;
+    use super::*;
+
+    #[test]
+    fn a_script_has_parts_of_bounded_length() {
+        let mut script = Script::new(&WORDS, 60);
+        assert_eq!(script.add("BEGIN"), 0);
+        let rows = [1_u64, 2, 3];
+        script.insert("INSERT INTO t VALUES ", "", rows, |row, number| {
+            row.number(number).bytes(&[7; 12]).bytes_or_null(None);
+        });
+        assert_eq!(script.add("COMMIT"), 4);
+        let parts = script.into_parts();
+        assert_eq!(parts.len(), 4, "{parts:?}");
+        let row = "INSERT INTO t VALUES (2,x'070707070707070707070707',NULL);";
+        assert_eq!(parts[2], row);
+        assert!(parts[3].ends_with("COMMIT;"));
+    }
+
+    #[test]
+    fn numbers_that_are_too_large_mean_never() {
+        assert_eq!(signed(7), 7);
+        assert_eq!(signed(u64::MAX), i64::MAX);
+        assert_eq!(limit(usize::MAX), i64::MAX);
+    }
 }

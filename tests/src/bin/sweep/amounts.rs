@@ -24,7 +24,7 @@ pub struct Amounts {
 impl Amounts {
     /// Those of a whole sweep. Files are cheap; a consumer of RocketMQ takes seconds to start.
     pub fn of(Configuration { store, route }: Configuration) -> Self {
-        let shared = store == StoreKind::Redis;
+        let shared = store != StoreKind::Redb;
         // One host at a time can have redb.
         let if_shared = |amount: usize| if shared { amount } else { 0 };
         match route {

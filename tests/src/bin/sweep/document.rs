@@ -61,6 +61,6 @@ nothing of a key that was not committed, every dead letter, every lane in order.
 | copies | outgoing messages that came again under the same id, which consumers drop |
 
 Settings: redb syncs each commit to the disk; Redis with `appendonly yes` and
-`appendfsync always`; RocketMQ with asynchronous flush, as it comes. The host commits at most 8
+`appendfsync always`; MariaDB and PostgreSQL sync their logs at each commit; RocketMQ with asynchronous flush, as it comes. The host commits at most 8
 runs at a time and has 24 in flight, so that there are many commits to die in.
 ";
