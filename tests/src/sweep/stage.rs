@@ -19,7 +19,7 @@ use super::surroundings::Surroundings;
 use crate::child::{Process, is_sigkill};
 use crate::installation;
 use crate::lines::LineCount;
-use crate::servers::rocketmq::free_ports;
+use crate::servers::free_ports;
 use crate::site::{Running, Site, json_lines};
 
 /// How long a host may take to die or to come to the end of its work.
