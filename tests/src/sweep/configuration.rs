@@ -35,11 +35,13 @@ pub enum Route {
     Transactional,
     /// From HTTP requests to a file.
     Http,
+    /// From a Kafka topic to another.
+    Kafka,
 }
 
 impl Configuration {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::new(StoreKind::Redb, Route::File),
         Self::new(StoreKind::Redis, Route::File),
         Self::new(StoreKind::Redb, Route::Http),
@@ -48,6 +50,8 @@ impl Configuration {
         Self::new(StoreKind::Redis, Route::RocketMq),
         Self::new(StoreKind::Redb, Route::Transactional),
         Self::new(StoreKind::Redis, Route::Transactional),
+        Self::new(StoreKind::Redb, Route::Kafka),
+        Self::new(StoreKind::Redis, Route::Kafka),
     ];
 
     const fn new(store: StoreKind, route: Route) -> Self {
@@ -107,6 +111,7 @@ impl fmt::Display for Configuration {
             Route::Http => "http",
             Route::RocketMq => "rocketmq",
             Route::Transactional => "rocketmq-transactional",
+            Route::Kafka => "kafka",
         };
         write!(f, "{store}/{route}")
     }
