@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
 # Installs what the tests need on Debian and Ubuntu: redis-server, mariadb-server, postgresql,
-# Java and Maven from the distribution, and Apache RocketMQ's jars from Maven Central.
+# rabbitmq-server, Java and Maven from the distribution, and the jars of Apache RocketMQ and
+# Apache Kafka from Maven Central.
 #
 #   scripts/install-tools.sh
 #
-# RocketMQ goes to ${SEMEL_TOOLS:-$HOME/.cache/semel/tools}. What is there already is left
-# alone, so that running this again takes no time.
+# Jars go to ${SEMEL_TOOLS:-$HOME/.cache/semel/tools}. What is there already is left alone, so
+# that running this again takes no time.
 set -euo pipefail
 
 readonly rocketmq_version=5.5.0
+readonly kafka_version=4.3.1
+# What Kafka logs with; the version that its own distribution has.
+readonly log4j_version=2.25.4
 readonly tools=${SEMEL_TOOLS:-$HOME/.cache/semel/tools}
 readonly rocketmq=$tools/rocketmq-$rocketmq_version
+readonly kafka=$tools/kafka-$kafka_version
 readonly parts=(namesrv broker tools)
 
 say() {
@@ -50,15 +55,21 @@ rocketmq_is_complete() {
     [[ -e $rocketmq/complete ]]
 }
 
+kafka_is_complete() {
+    [[ -s $kafka/lib/kafka_2.13-$kafka_version.jar && -e $kafka/complete ]]
+}
+
 install_packages() {
     local packages=()
     has redis-server || packages+=(redis-server)
     has mariadb-install-db || packages+=(mariadb-server)
     has_postgres || packages+=(postgresql)
+    # Not on every PATH.
+    has rabbitmq-server || [[ -x /usr/sbin/rabbitmq-server ]] || packages+=(rabbitmq-server)
     has java || packages+=(default-jre-headless)
     has setpriv || packages+=(util-linux)
     # Maven is only needed to fetch the jars.
-    rocketmq_is_complete || has mvn || packages+=(maven)
+    { rocketmq_is_complete && kafka_is_complete; } || has mvn || packages+=(maven)
     if [[ ${#packages[@]} -eq 0 ]]; then
         return
     fi
@@ -85,18 +96,17 @@ install_packages() {
 check_java() {
     local version
     version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')
-    if [[ -z $version || $version -lt 8 ]]; then
-        fail "java is too old for RocketMQ or can't be run: $(java -version 2>&1 | head -n 1)" \
-            "install Java 8 or newer, such as default-jre-headless"
+    if [[ -z $version || $version -lt 17 ]]; then
+        fail "java is too old for Kafka or can't be run: $(java -version 2>&1 | head -n 1)" \
+            "install Java 17 or newer, such as default-jre-headless"
     fi
 }
 
-install_rocketmq() {
-    if rocketmq_is_complete; then
-        return
-    fi
-    say "fetching Apache RocketMQ $rocketmq_version from Maven Central (about a minute)"
-    local work
+# Fetches jars with all that they need into a directory: fetch NAME DIRECTORY GROUP:ARTIFACT:VERSION…
+fetch() {
+    local name=$1 directory=$2 work
+    shift 2
+    say "fetching $name from Maven Central (about a minute)"
     work=$(mktemp -d)
     # shellcheck disable=SC2064 # the directory of now is meant
     trap "rm -rf '$work'" EXIT
@@ -110,27 +120,53 @@ install_rocketmq() {
   <packaging>pom</packaging>
   <dependencies>
 POM
-        local part
-        for part in "${parts[@]}"; do
-            printf '    <dependency><groupId>org.apache.rocketmq</groupId>'
-            printf '<artifactId>rocketmq-%s</artifactId>' "$part"
-            printf '<version>%s</version></dependency>\n' "$rocketmq_version"
-        done
+        local group artifact version
+        while IFS=: read -r group artifact version; do
+            printf '    <dependency><groupId>%s</groupId>' "$group"
+            printf '<artifactId>%s</artifactId>' "$artifact"
+            printf '<version>%s</version></dependency>\n' "$version"
+        done < <(printf '%s\n' "$@")
         printf '  </dependencies>\n</project>\n'
     } >"$work/pom.xml"
-    mkdir -p "$rocketmq"
+    mkdir -p "$directory"
     if ! mvn --batch-mode --quiet --file "$work/pom.xml" dependency:copy-dependencies \
-        "-DoutputDirectory=$rocketmq/lib" >"$work/log" 2>&1; then
+        "-DoutputDirectory=$directory/lib" >"$work/log" 2>&1; then
         tail -n 20 "$work/log" >&2
-        fail "Maven could not fetch RocketMQ; the end of its output is above" \
+        fail "Maven could not fetch $name; the end of its output is above" \
             "check the network, or ~/.m2/settings.xml where a proxy is needed, and run this again"
     fi
-    touch "$rocketmq/complete"
+    touch "$directory/complete"
+    rm -rf "$work"
+    trap - EXIT
+}
+
+install_rocketmq() {
+    if rocketmq_is_complete; then
+        return
+    fi
+    local artifacts=() part
+    for part in "${parts[@]}"; do
+        artifacts+=("org.apache.rocketmq:rocketmq-$part:$rocketmq_version")
+    done
+    fetch "Apache RocketMQ $rocketmq_version" "$rocketmq" "${artifacts[@]}"
     rocketmq_is_complete || fail "Maven fetched RocketMQ, but jars are missing in $rocketmq/lib" \
         "remove $rocketmq and run this again"
+}
+
+install_kafka() {
+    if kafka_is_complete; then
+        return
+    fi
+    fetch "Apache Kafka $kafka_version" "$kafka" \
+        "org.apache.kafka:kafka_2.13:$kafka_version" \
+        "org.apache.logging.log4j:log4j-slf4j-impl:$log4j_version"
+    kafka_is_complete || fail "Maven fetched Kafka, but jars are missing in $kafka/lib" \
+        "remove $kafka and run this again"
 }
 
 install_packages
 check_java
 install_rocketmq
-say "redis-server, mariadb-server, postgresql, java and RocketMQ $rocketmq_version are there"
+install_kafka
+say "redis-server, mariadb-server, postgresql, rabbitmq-server, java, RocketMQ $rocketmq_version" \
+    "and Kafka $kafka_version are there"

@@ -6,6 +6,7 @@ mod books;
 mod broker;
 mod campaign;
 mod client;
+mod cluster;
 mod configuration;
 mod fault;
 mod found;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rand::Rng;
 use reqwest::{Client, Response};
 use semel_tests::installation;
-use semel_tests::servers::rocketmq::free_ports;
+use semel_tests::servers::free_ports;
 use semel_tests::site::{Running, Site};
 use semel_tests::trial::{LIMIT, OUTPUT, Trial};
 use serde_json::{Value, json};

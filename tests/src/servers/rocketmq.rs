@@ -2,17 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{self, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, process};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::{free_ports, remove_leftovers, tools};
 use crate::child::{Process, bound_command};
 
 /// The version that `scripts/install-tools.sh` installs.
@@ -49,7 +49,7 @@ impl RocketMq {
     /// The same with more lines for the broker's configuration; they come last and so prevail.
     pub async fn start_with(settings: &[&str]) -> Result<Self> {
         let jars = jars()?;
-        remove_leftovers();
+        remove_leftovers(PREFIX);
         let home = TempDir::with_prefix(format!("{PREFIX}{}-", process::id()))?;
         let mut cluster = Self {
             home,
@@ -274,58 +274,13 @@ impl Drop for RocketMq {
 
 /// Where the jars are.
 fn jars() -> Result<PathBuf> {
-    let tools = match env::var_os("SEMEL_TOOLS") {
-        Some(path) => PathBuf::from(path),
-        None => PathBuf::from(env::var_os("HOME").context("neither SEMEL_TOOLS nor HOME is set")?)
-            .join(".cache/semel/tools"),
-    };
-    let jars = tools.join(format!("rocketmq-{VERSION}/lib"));
+    let jars = tools()?.join(format!("rocketmq-{VERSION}/lib"));
     ensure!(
         jars.join(format!("rocketmq-broker-{VERSION}.jar")).exists(),
         "RocketMQ is not installed in {}: run scripts/install-tools.sh",
         jars.display()
     );
     Ok(jars)
-}
-
-/// Removes the directories of clusters whose owners are gone: one that is shared by the tests
-/// of a process is never dropped.
-fn remove_leftovers() {
-    let Ok(entries) = fs::read_dir(env::temp_dir()) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let Some((pid, _)) = owner.and_then(|rest| rest.split_once('-')) else {
-            continue;
-        };
-        if !Path::new("/proc").join(pid).exists() {
-            // Someone else may be at it, too.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// A port such that it and the ports at these distances from it are free.
-pub fn free_ports(distances: &[i32]) -> Result<u16> {
-    for _ in 0..200 {
-        // Below the ports that the kernel gives to clients.
-        let port: u16 = rand::random_range(20_000..32_000);
-        let bind = |distance: &i32| {
-            let port = u16::try_from(i32::from(port) + distance)?;
-            anyhow::Ok(TcpListener::bind(("127.0.0.1", port))?)
-        };
-        if distances
-            .iter()
-            .map(bind)
-            .collect::<Result<Vec<_>>>()
-            .is_ok()
-        {
-            return Ok(port);
-        }
-    }
-    bail!("no free port on 127.0.0.1 between 20000 and 32000")
 }
 
 fn log_path(home: &Path, name: &str) -> PathBuf {

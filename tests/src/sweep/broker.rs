@@ -1,4 +1,4 @@
-//! A RocketMQ cluster with a topic for each trial, and a consumer of all that trials publish.
+//! A cluster with a topic for each trial, and a consumer of all that trials publish.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use semel_brokers::{
-    RocketMqClient, RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
+    KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, RocketMqClient, RocketMqSink,
+    RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
 };
 use semel_core::{
     BusinessKey, Lane, MessageId, OutboxLane, OutboxRow, Outgoing, Payload, PluginName, Received,
@@ -18,8 +19,10 @@ use semel_core::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::books::OrderMessage;
+use super::cluster::Cluster;
 use super::found::{Published, Tallied};
 use crate::proxy::Proxy;
+use crate::servers::kafka::Kafka;
 use crate::servers::rocketmq::RocketMq;
 
 /// Where every trial's hosts publish to.
@@ -51,16 +54,16 @@ const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// A cluster, a producer and a consumer.
 pub struct Broker {
     /// The cluster itself.
-    pub cluster: tokio::sync::Mutex<RocketMq>,
-    /// The name server's URL.
+    pub cluster: tokio::sync::Mutex<Cluster>,
+    /// Its URL.
     pub url: String,
     /// Where replies of the broker can be lost, if it was started for that.
     pub proxy: Option<Proxy>,
     topics: AtomicUsize,
-    producer: RocketMqSink,
+    producer: Arc<dyn Sink>,
     consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>,
     _consumer: AbortOnDropHandle<()>,
-    client: RocketMqClient,
+    client: Option<RocketMqClient>,
 }
 
 /// A topic that one trial has for itself.
@@ -73,12 +76,33 @@ pub struct Topic {
 }
 
 impl Broker {
-    /// Starts one.
+    /// Starts Kafka.
+    pub async fn kafka() -> Result<Self> {
+        let cluster = Kafka::start().await?;
+        let topics = (0..TOPICS).map(|number| (topic_name(number), topic_name(number)));
+        let producer = KafkaSink::new(KafkaSinkConfig {
+            servers: cluster.servers(),
+            destinations: topics.collect(),
+        });
+        let source = KafkaSource::new(KafkaSourceConfig {
+            servers: cluster.servers(),
+            group: "audit".to_owned(),
+            instance: None,
+            topics: vec![PUBLISHED.to_owned()],
+            redelivery: KafkaSourceConfig::DEFAULT_REDELIVERY,
+        });
+        let url = cluster.url();
+        let cluster = Cluster::Kafka(cluster);
+        cluster.create_topic(PUBLISHED, QUEUES).await?;
+        Ok(Self::of(cluster, url, Arc::new(producer), source))
+    }
+
+    /// Starts RocketMQ.
     pub async fn start() -> Result<Self> {
         Self::with(RocketMq::start_with(&SETTINGS).await?, None).await
     }
 
-    /// Starts one whose clients come through a proxy.
+    /// Starts RocketMQ, whose clients come through a proxy.
     pub async fn behind_proxy() -> Result<Self> {
         let address = format!("brokerIP1={PROXY}");
         let settings = [&SETTINGS[..], &[address.as_str()]].concat();
@@ -110,18 +134,28 @@ impl Broker {
                 redelivery: RocketMqSourceConfig::DEFAULT_REDELIVERY,
             },
         );
+        let url = cluster.url();
+        let cluster = Cluster::RocketMq(cluster);
+        Ok(Self {
+            proxy,
+            client: Some(client),
+            ..Self::of(cluster, url, Arc::new(producer), source)
+        })
+    }
+
+    fn of(cluster: Cluster, url: String, producer: Arc<dyn Sink>, source: impl Source) -> Self {
         let consumed = Arc::default();
         let consumer = tokio::spawn(consume(source, Arc::clone(&consumed)));
-        Ok(Self {
-            url: cluster.url(),
+        Self {
+            url,
             cluster: tokio::sync::Mutex::new(cluster),
-            proxy,
+            proxy: None,
             topics: AtomicUsize::new(0),
             producer,
             consumed,
             _consumer: AbortOnDropHandle::new(consumer),
-            client,
-        })
+            client: None,
+        }
     }
 
     /// Sends messages to a topic of their own: those of a user to one queue, in order.
@@ -151,8 +185,10 @@ impl Broker {
         let deadline = Instant::now() + INDEXING;
         loop {
             let cluster = self.cluster.lock().await;
-            let ends = (0..QUEUES).map(|queue| cluster.end_of(topic, queue));
-            let ends: Vec<u64> = ends.collect::<Result<_>>()?;
+            let mut ends = Vec::new();
+            for queue in 0..QUEUES {
+                ends.push(cluster.end_of(topic, queue).await?);
+            }
             drop(cluster);
             if ends.iter().sum::<u64>() == messages {
                 return Ok(ends);
@@ -168,13 +204,13 @@ impl Broker {
     /// How many messages of a topic a group has not acknowledged.
     pub async fn behind(&self, topic: &Topic, group: &str) -> u64 {
         let cluster = self.cluster.lock().await;
-        let queues = (0..).zip(&topic.ends);
-        let behind = queues.map(|(queue, end)| {
+        let mut behind = 0;
+        for (queue, end) in (0..).zip(&topic.ends) {
             // A broker that is down is asked again.
-            let committed = cluster.committed(group, &topic.name, queue);
-            end.saturating_sub(committed.ok().flatten().unwrap_or(0))
-        });
-        behind.sum()
+            let committed = cluster.committed(group, &topic.name, queue).await;
+            behind += end.saturating_sub(committed.ok().flatten().unwrap_or(0));
+        }
+        behind
     }
 
     /// What hosts have published so far of orders whose keys begin with `prefix`, by queue.
@@ -186,7 +222,9 @@ impl Broker {
     /// Lets go of the clients. The cluster ends with this value.
     pub async fn close(&self) {
         self.producer.close().await;
-        self.client.shutdown().await;
+        if let Some(client) = &self.client {
+            client.shutdown().await;
+        }
     }
 }
 
@@ -223,7 +261,7 @@ fn row(version: u64, topic: &str, message: &OrderMessage) -> OutboxRow {
 }
 
 /// Takes in all that is published, for ever.
-async fn consume(source: RocketMqSource, consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>) {
+async fn consume(source: impl Source, consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>) {
     loop {
         let Ok(Received::Batch(deliveries)) = source.receive(1_000).await else {
             tokio::time::sleep(Duration::from_millis(100)).await;

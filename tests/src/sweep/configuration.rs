@@ -39,11 +39,13 @@ pub enum Route {
     Transactional,
     /// From HTTP requests to a file.
     Http,
+    /// From a Kafka topic to another.
+    Kafka,
 }
 
 impl Configuration {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::new(StoreKind::Redb, Route::File),
         Self::new(StoreKind::Redis, Route::File),
         Self::new(StoreKind::Mysql, Route::File),
@@ -60,6 +62,10 @@ impl Configuration {
         Self::new(StoreKind::Redis, Route::Transactional),
         Self::new(StoreKind::Mysql, Route::Transactional),
         Self::new(StoreKind::Postgres, Route::Transactional),
+        Self::new(StoreKind::Redb, Route::Kafka),
+        Self::new(StoreKind::Redis, Route::Kafka),
+        Self::new(StoreKind::Mysql, Route::Kafka),
+        Self::new(StoreKind::Postgres, Route::Kafka),
     ];
 
     const fn new(store: StoreKind, route: Route) -> Self {
@@ -121,6 +127,7 @@ impl fmt::Display for Configuration {
             Route::Http => "http",
             Route::RocketMq => "rocketmq",
             Route::Transactional => "rocketmq-transactional",
+            Route::Kafka => "kafka",
         };
         write!(f, "{store}/{route}")
     }

@@ -11,7 +11,7 @@ use semel_core::Admin;
 use tokio::runtime::Handle;
 
 use super::books::{MAX_ATTEMPTS, Orders};
-use super::broker::{PUBLISHED, Topic};
+use super::broker::{Broker, PUBLISHED, Topic};
 use super::client::Client;
 use super::configuration::{Configuration, Route, StoreKind};
 use super::found::{Found, LANED, PLUGINS, Published};
@@ -19,7 +19,7 @@ use super::surroundings::Surroundings;
 use crate::child::{Process, is_sigkill};
 use crate::installation;
 use crate::lines::LineCount;
-use crate::servers::rocketmq::free_ports;
+use crate::servers::free_ports;
 use crate::site::{Running, Site, json_lines};
 
 /// How long a host may take to die or to come to the end of its work.
@@ -134,15 +134,20 @@ impl<'s> Stage<'s> {
                 let _within = stage.runtime.enter();
                 stage.feed = Feed::Client(Client::start(port, &PLUGINS, &orders.messages)?);
             }
-            Route::RocketMq | Route::Transactional => {
-                let sent = async { surroundings.broker().await?.send(&orders.messages).await };
-                stage.feed = Feed::Topic(stage.runtime.block_on(sent)?);
+            Route::RocketMq | Route::Transactional | Route::Kafka => {
+                let sent = async { stage.broker().await?.send(&orders.messages).await };
+                let topic = stage.runtime.block_on(sent)?;
+                stage.feed = Feed::Topic(topic);
             }
         }
         stage
             .site
             .write("semel.toml", stage.configuration_file()?)?;
         Ok(stage)
+    }
+
+    async fn broker(&self) -> Result<&Broker> {
+        self.surroundings.broker(self.configuration.route).await
     }
 
     fn configuration_file(&self) -> Result<String> {
@@ -158,7 +163,7 @@ impl<'s> Stage<'s> {
                 file += &format!("\n[source]\nurl = \"http://{address}\"\n");
             }
             Feed::Topic(Topic { name, .. }) => {
-                let url = &self.runtime.block_on(self.surroundings.broker())?.url;
+                let url = &self.runtime.block_on(self.broker())?.url;
                 file += &format!(
                     "\n[source]\nurl = \"{url}\"\ngroup-prefix = \"{name}\"\n\n\
                      [destinations.tallied]\nurl = \"{url}/{PUBLISHED}?group={name}\"\n"
@@ -198,7 +203,7 @@ impl<'s> Stage<'s> {
         let arguments: &[&str] = match self.configuration.route {
             Route::File => &["run", "--input", INPUT, "--output", output],
             Route::Http => &["run", "--output", output],
-            Route::RocketMq | Route::Transactional => &["run"],
+            Route::RocketMq | Route::Transactional | Route::Kafka => &["run"],
         };
         self.site.start_program(&program, arguments, |command| {
             command.envs(orders.iter().map(|(name, value)| (name, value)));
@@ -293,7 +298,7 @@ impl<'s> Stage<'s> {
             Feed::File => Ok(u64::MAX),
             Feed::Client(client) => Ok(client.unanswered()),
             Feed::Topic(topic) => self.runtime.block_on(async {
-                let broker = self.surroundings.broker().await?;
+                let broker = self.broker().await?;
                 let mut behind = 0;
                 for plugin in PLUGINS {
                     let group = format!("{}-{plugin}", topic.name);
@@ -335,7 +340,7 @@ impl<'s> Stage<'s> {
         match &self.feed {
             Feed::File | Feed::Client(_) => LineCount::new(self.site.path(output)).now(),
             Feed::Topic(_) => {
-                let broker = self.runtime.block_on(self.surroundings.broker())?;
+                let broker = self.runtime.block_on(self.broker())?;
                 Ok(broker.published(&self.prefix).len())
             }
         }
@@ -358,7 +363,7 @@ impl<'s> Stage<'s> {
     }
 
     async fn consumed(&self, expected: usize) -> Result<Vec<Published>> {
-        let broker = self.surroundings.broker().await?;
+        let broker = self.broker().await?;
         let deadline = Instant::now() + DELIVERY;
         loop {
             let published = broker.published(&self.prefix);

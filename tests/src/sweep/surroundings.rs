@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::broker::Broker;
-use super::configuration::StoreKind;
+use super::configuration::{Route, StoreKind};
 use crate::proxy::Proxy;
 use crate::servers::mariadb::MariadbServer;
 use crate::servers::postgres::PostgresServer;
@@ -19,7 +19,8 @@ pub struct Surroundings {
     redis: OnceCell<StoreServer>,
     mysql: OnceCell<StoreServer>,
     postgres: OnceCell<StoreServer>,
-    broker: OnceCell<Broker>,
+    rocketmq: OnceCell<Broker>,
+    kafka: OnceCell<Broker>,
     places: AtomicUsize,
     proxies: bool,
 }
@@ -72,24 +73,34 @@ impl Surroundings {
             .await
     }
 
-    /// The RocketMQ cluster.
-    pub async fn broker(&self) -> Result<&Broker> {
+    /// The cluster that messages come from on a route. There is none where they come from a file
+    /// or by HTTP.
+    pub async fn broker(&self, route: Route) -> Result<&Broker> {
         let start = || async {
             match self.proxies {
                 true => Broker::behind_proxy().await,
                 false => Broker::start().await,
             }
         };
-        self.broker
-            .get_or_try_init(start)
-            .await
-            .context("RocketMQ does not start")
+        match route {
+            Route::File | Route::Http => bail!("there is no broker on this route"),
+            Route::RocketMq | Route::Transactional => {
+                let started = self.rocketmq.get_or_try_init(start).await;
+                started.context("RocketMQ does not start")
+            }
+            Route::Kafka => {
+                let started = self.kafka.get_or_try_init(Broker::kafka).await;
+                started.context("Kafka does not start")
+            }
+        }
     }
 
     /// Lets go of clients, before the servers end with this value.
     pub async fn close(&self) {
-        if let Some(broker) = self.broker.get() {
-            broker.close().await;
+        for broker in [&self.rocketmq, &self.kafka] {
+            if let Some(broker) = broker.get() {
+                broker.close().await;
+            }
         }
     }
 }

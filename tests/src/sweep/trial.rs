@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use super::audit::{Flaw, Harm, Terms};
 use super::books::{Orders, OrdersConfig};
+use super::broker::Broker;
 use super::configuration::{Configuration, Route, StoreKind};
 use super::fault::{Fault, Kind};
 use super::found::PLUGINS;
@@ -183,8 +184,8 @@ impl Acts<'_> {
             };
             let broker = match self.trial.configuration.route {
                 Route::File | Route::Http => None,
-                Route::RocketMq | Route::Transactional => {
-                    self.surroundings.broker().await?.proxy.as_ref()
+                Route::RocketMq | Route::Transactional | Route::Kafka => {
+                    self.broker().await?.proxy.as_ref()
                 }
             };
             let requests = |proxy: Option<&Proxy>| proxy.map_or(0, Proxy::requests);
@@ -228,7 +229,10 @@ impl Acts<'_> {
     fn lose_reply(&mut self) -> Result<()> {
         let lost = self.runtime.clone().block_on(async {
             let (proxy, nth) = match self.trial.fault {
-                Fault::LoseBrokerReply(nth) => (&self.surroundings.broker().await?.proxy, nth),
+                Fault::LoseBrokerReply(nth) => {
+                    let route = self.trial.configuration.route;
+                    (&self.surroundings.broker(route).await?.proxy, nth)
+                }
                 Fault::LoseStoreReply(nth) => {
                     let store = self.trial.configuration.store;
                     (&self.surroundings.store(store).await?.proxy, nth)
@@ -278,6 +282,11 @@ impl Acts<'_> {
         Ok(())
     }
 
+    async fn broker(&self) -> Result<&Broker> {
+        let route = self.trial.configuration.route;
+        self.surroundings.broker(route).await
+    }
+
     fn interrupt_store(&self, outage: Duration) -> Result<()> {
         self.runtime.block_on(async {
             let store = self.trial.configuration.store;
@@ -290,7 +299,7 @@ impl Acts<'_> {
 
     fn interrupt_broker(&self, outage: Duration) -> Result<()> {
         self.runtime.block_on(async {
-            let mut cluster = self.surroundings.broker().await?.cluster.lock().await;
+            let mut cluster = self.broker().await?.cluster.lock().await;
             cluster.kill();
             tokio::time::sleep(outage).await;
             cluster.restart().await

@@ -3,5 +3,7 @@
 
 mod file;
 mod http;
+mod kafka;
 mod memory;
+mod rabbitmq;
 mod rocketmq;

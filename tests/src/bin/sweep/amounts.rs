@@ -22,7 +22,7 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    /// Those of a whole sweep. Files are cheap; a consumer of RocketMQ takes seconds to start.
+    /// Those of a whole sweep. Files are cheap; consumers of brokers take seconds to start.
     pub fn of(Configuration { store, route }: Configuration) -> Self {
         let shared = store != StoreKind::Redb;
         // One host at a time can have redb.
@@ -48,6 +48,14 @@ impl Amounts {
                 pauses: if_shared(12),
                 store_replies: if_shared(10),
                 broker_replies: 10,
+                brokers: 2,
+                ..Self::default()
+            },
+            // Kafka takes ten seconds to notice that a host is dead.
+            Route::Kafka => Self {
+                kills: 70,
+                double_kills: 24,
+                pauses: if_shared(8),
                 brokers: 2,
                 ..Self::default()
             },

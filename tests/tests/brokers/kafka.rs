@@ -1,0 +1,581 @@
+//! Apache Kafka, a real broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header as SentHeader, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use semel_brokers::{KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig};
+use semel_core::{
+    Delivery, OutboxRow, Partition, Payload, Position, Received, Sink, SinkError, Source,
+    SourceError,
+};
+use semel_tests::conformance::broker::{
+    DESTINATION, Published, SinkFixture, SourceFixture, last_positions, message, receive_at_least,
+    receive_the_rest, row, rows_in_lanes,
+};
+use semel_tests::servers::kafka::Kafka;
+
+const PARTITIONS: i32 = 4;
+
+/// A topic of its own on a broker.
+struct Topic {
+    servers: String,
+    topic: String,
+}
+
+impl Topic {
+    /// On the broker that the tests share.
+    async fn shared() -> Result<Self> {
+        Self::on(Kafka::shared().await?, &[]).await
+    }
+
+    async fn on(broker: &Kafka, settings: &[(&str, &str)]) -> Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let topic = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        broker
+            .create_topic_with(&topic, PARTITIONS, settings)
+            .await?;
+        Ok(Self {
+            servers: broker.servers(),
+            topic,
+        })
+    }
+
+    fn config(&self, group: &str) -> KafkaSourceConfig {
+        KafkaSourceConfig {
+            servers: self.servers.clone(),
+            group: format!("{}-{group}", self.topic),
+            instance: None,
+            topics: vec![self.topic.clone()],
+            redelivery: KafkaSourceConfig::DEFAULT_REDELIVERY,
+        }
+    }
+
+    fn source(&self, group: &str) -> KafkaSource {
+        KafkaSource::new(self.config(group))
+    }
+
+    fn sink(&self) -> KafkaSink {
+        KafkaSink::new(KafkaSinkConfig {
+            servers: self.servers.clone(),
+            destinations: BTreeMap::from([(DESTINATION.to_owned(), self.topic.clone())]),
+        })
+    }
+
+    async fn send(&self, rows: &[OutboxRow]) -> Result<()> {
+        let sink = self.sink();
+        for result in sink.publish(rows).await {
+            result?;
+        }
+        sink.close().await;
+        Ok(())
+    }
+}
+
+/// A topic whose name is taken for the suite's destination.
+struct Renamed {
+    source: KafkaSource,
+    topic: String,
+}
+
+#[async_trait]
+impl Source for Renamed {
+    async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
+        let mut received = self.source.receive(limit).await?;
+        if let Received::Batch(batch) = &mut received {
+            for delivery in batch {
+                assert_eq!(*message(delivery).topic, *self.topic);
+                if let Payload::Message(message) = &mut delivery.payload {
+                    Arc::make_mut(message).topic = DESTINATION.into();
+                }
+            }
+        }
+        Ok(received)
+    }
+
+    async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {
+        self.source.acknowledge(positions).await
+    }
+
+    async fn close(&self) {
+        self.source.close().await;
+    }
+}
+
+#[async_trait]
+impl SourceFixture for Topic {
+    async fn produce(&mut self, rows: &[OutboxRow]) -> Result<()> {
+        self.send(rows).await
+    }
+
+    async fn open(&mut self) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(Renamed {
+            source: self.source("consumer"),
+            topic: self.topic.clone(),
+        }))
+    }
+}
+
+mod source {
+    use super::*;
+    semel_tests::source_conformance!(Topic::shared().await?);
+}
+
+#[async_trait]
+impl SinkFixture for Topic {
+    async fn open(&mut self) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(self.sink()))
+    }
+
+    async fn published(&mut self, count: usize) -> Result<Vec<Published>> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let group = format!("reader-{}", COUNT.fetch_add(1, Relaxed));
+        let source = self.source(&group);
+        let mut deliveries = receive_at_least(&source, count.min(20)).await?;
+        deliveries.extend(receive_the_rest(&source).await?);
+        source.close().await;
+        let seen = |delivery: &Delivery| {
+            let message = message(delivery);
+            Published {
+                id: message.id.clone(),
+                key: message.keys.first().map(|key| Bytes::from(key.clone())),
+                headers: message.headers.clone(),
+                body: message.body.clone(),
+            }
+        };
+        Ok(deliveries.iter().map(seen).collect())
+    }
+
+    fn broken_destination(&self) -> Option<&'static str> {
+        Some("mapped to nothing")
+    }
+}
+
+mod sink {
+    use super::*;
+    semel_tests::sink_conformance!(Topic::shared().await?);
+}
+
+/// A host of a consumer group: receives, records and acknowledges until it is told to stop.
+async fn host(
+    source: KafkaSource,
+    recorded: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+) -> Result<()> {
+    while !stop.load(Relaxed) {
+        let Received::Batch(batch) = source.receive(100).await? else {
+            break;
+        };
+        // What is received and not yet recorded is what a rebalance may lose.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let ids: Vec<_> = batch.iter().map(|d| message(d).id.clone()).collect();
+        recorded.lock().unwrap().extend(ids);
+        // Of a partition that was revoked meanwhile, or in a rebalance, this does nothing.
+        if let Err(error) = source.acknowledge(&last_positions(&batch)).await {
+            assert!(matches!(error, SourceError::Unavailable(_)), "{error}");
+        }
+    }
+    source.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_consumers_come_and_go() -> Result<()> {
+    let topic = Topic::shared().await?;
+    let rows = rows_in_lanes(6000, 12);
+    let recorded = Arc::new(Mutex::new(BTreeSet::new()));
+    let producer = async {
+        let sink = topic.sink();
+        for some in rows.chunks(50) {
+            for result in sink.publish(some).await {
+                result?;
+            }
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+        sink.close().await;
+        anyhow::Ok(())
+    };
+    let start = || {
+        let stop = Arc::new(AtomicBool::new(false));
+        let source = topic.source("group");
+        let running = tokio::spawn(host(source, Arc::clone(&recorded), Arc::clone(&stop)));
+        (stop, running)
+    };
+    let consumers = async {
+        let mut first = start();
+        for round in 0..3 {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let second = start();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            // In turn the newcomer leaves, and the one that was there.
+            let leaver = if round % 2 == 0 {
+                second
+            } else {
+                std::mem::replace(&mut first, second)
+            };
+            leaver.0.store(true, Relaxed);
+            leaver.1.await??;
+        }
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while recorded.lock().unwrap().len() < rows.len() {
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{} of {} messages arrived",
+                recorded.lock().unwrap().len(),
+                rows.len()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        first.0.store(true, Relaxed);
+        first.1.await??;
+        anyhow::Ok(())
+    };
+    let (sent, consumed) = tokio::join!(producer, consumers);
+    sent?;
+    consumed?;
+    assert_eq!(recorded.lock().unwrap().len(), rows.len());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_shared_and_one_that_was_revoked_is_acknowledged_in_vain() -> Result<()> {
+    let topic = Topic::shared().await?;
+    let sink = topic.sink();
+    let (first, second) = (topic.source("group"), topic.source("group"));
+    topic.send(&rows_in_lanes(40, 40)).await?;
+    let received = receive_at_least(&first, 40).await?;
+    // The second one joins, and takes over half of the partitions from where the group is.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut taken: BTreeSet<Partition> = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    while taken.len() < 2 {
+        assert!(Instant::now() < deadline, "taken over: {taken:?}");
+        for source in [&first, &second] {
+            let Received::Batch(batch) = source.receive(64).await? else {
+                continue;
+            };
+            if std::ptr::eq(source, &second) {
+                taken.extend(batch.iter().map(|d| d.position.partition.clone()));
+                ids.extend(batch.iter().map(|d| message(d).id.clone()));
+            }
+        }
+    }
+    let positions = last_positions(&received);
+    let (revoked, kept): (Vec<_>, Vec<_>) = positions
+        .into_iter()
+        .partition(|position| taken.contains(&position.partition));
+    // By now the first one knows what it has lost: it must neither fail nor hold up the others.
+    first.acknowledge(&revoked).await?;
+    first.acknowledge(&kept).await?;
+    first.close().await;
+    let broker = Kafka::shared().await?;
+    let group = format!("{}-group", topic.topic);
+    for (positions, is_committed) in [(&kept, true), (&revoked, false)] {
+        for position in positions {
+            let number = position.partition.as_str().rsplit_once('/').unwrap().1;
+            let committed = broker
+                .committed(&group, &topic.topic, number.parse()?)
+                .await?;
+            let expected = is_committed.then_some(position.offset + 1);
+            assert_eq!(committed, expected, "{position}");
+        }
+    }
+    second.close().await;
+    sink.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_member_starts_again_where_it_was_and_only_once_at_a_time() -> Result<()> {
+    let topic = Topic::shared().await?;
+    let mut config = topic.config("group");
+    config.instance = Some("host-1".to_owned());
+    topic.send(&rows_in_lanes(20, 4)).await?;
+    let first = KafkaSource::new(config.clone());
+    let received = receive_at_least(&first, 20).await?;
+    first.acknowledge(&last_positions(&received)).await?;
+    let second = KafkaSource::new(config);
+    topic.send(&[row(20, None)]).await?;
+    let again = receive_at_least(&second, 1).await?;
+    assert_eq!(message(&again[0]).id, row(20, None).message_id.as_str());
+    // The first one is told that it was replaced, and does not go on.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let error = loop {
+        match first.receive(1).await {
+            Err(SourceError::Failed(reason)) => break reason,
+            _ => assert!(Instant::now() < deadline, "it was not fenced"),
+        }
+    };
+    assert!(error.contains("`host-1`"), "{error}");
+    first.close().await;
+    second.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
+    let mut broker = Kafka::start().await?;
+    let topic = Topic::on(&broker, &[]).await?;
+    let (source, sink) = (topic.source("group"), topic.sink());
+    let rows = rows_in_lanes(40, 4);
+    for result in sink.publish(&rows[..20]).await {
+        result?;
+    }
+    let first = receive_at_least(&source, 20).await?;
+    source.acknowledge(&last_positions(&first)).await?;
+
+    broker.kill();
+    let outage = Instant::now();
+    let results = sink.publish(&rows[20..]).await;
+    for result in &results {
+        let waits = matches!(result, Err(SinkError::Unavailable(_) | SinkError::Held));
+        assert!(waits, "{result:?}");
+    }
+    assert!(
+        outage.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        outage.elapsed()
+    );
+    let outage = Instant::now();
+    loop {
+        match source.receive(10).await {
+            Err(SourceError::Unavailable(_)) => break,
+            Err(error) => return Err(error.into()),
+            Ok(_) => assert!(
+                outage.elapsed() < Duration::from_secs(20),
+                "nothing was noticed"
+            ),
+        }
+    }
+    // A commit fails in a bounded time, and is tried again.
+    let outage = Instant::now();
+    let error = source.acknowledge(&last_positions(&first)).await;
+    assert!(
+        matches!(error, Err(SourceError::Unavailable(_))),
+        "{error:?}"
+    );
+    assert!(outage.elapsed() < Duration::from_secs(10));
+
+    broker.restart().await?;
+    let back = Instant::now();
+    let mut left = rows[20..].to_vec();
+    while !left.is_empty() {
+        assert!(
+            back.elapsed() < Duration::from_secs(60),
+            "the sink did not come back"
+        );
+        let results = sink.publish(&left).await;
+        let mut results = results.into_iter();
+        left.retain(|_| results.next().is_some_and(|result| result.is_err()));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("the sink was back {:?} after the broker", back.elapsed());
+    let again = receive_at_least(&source, 20).await?;
+    println!("the source was back {:?} after the broker", back.elapsed());
+    let ids: BTreeSet<_> = again.iter().map(|d| message(d).id.as_str()).collect();
+    assert!(
+        rows[20..]
+            .iter()
+            .all(|row| ids.contains(row.message_id.as_str()))
+    );
+    while let Err(error) = source.acknowledge(&last_positions(&again)).await {
+        assert!(back.elapsed() < Duration::from_secs(90), "{error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    source.close().await;
+    sink.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_was_never_there_is_unavailable() -> Result<()> {
+    let topic = Topic {
+        // The discard port, where nothing listens.
+        servers: "127.0.0.1:9".to_owned(),
+        topic: "nowhere".to_owned(),
+    };
+    let started = Instant::now();
+    let (source, sink) = (topic.source("group"), topic.sink());
+    let error = source.receive(1).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Unavailable(_)), "{error}");
+    assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
+    let results = sink.publish(&[row(0, None), row(1, Some("a"))]).await;
+    assert!(
+        results
+            .iter()
+            .all(|r| matches!(r, Err(SinkError::Unavailable(_)))),
+        "{results:?}"
+    );
+    source.close().await;
+    sink.close().await;
+    assert!(
+        started.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        started.elapsed()
+    );
+    Ok(())
+}
+
+/// What an operator can mend is no fault of the message, which must not be buried for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_topic_is_said_and_found_when_it_is_there() -> Result<()> {
+    let broker = Kafka::shared().await?;
+    let missing = Topic {
+        servers: broker.servers(),
+        topic: format!("missing-{}", std::process::id()),
+    };
+    let (source, sink) = (missing.source("group"), missing.sink());
+    let refused = sink.publish(&[row(0, None)]).await.remove(0).unwrap_err();
+    assert!(matches!(refused, SinkError::Unavailable(_)), "{refused}");
+    let error = source.receive(1).await.unwrap_err();
+    assert!(matches!(error, SourceError::Unavailable(_)), "{error}");
+    for error in [refused.to_string(), error.to_string()] {
+        assert!(
+            error.contains(&missing.topic) && error.contains("create it"),
+            "{error}"
+        );
+    }
+    broker.create_topic(&missing.topic, 1).await?;
+    let created = Instant::now();
+    while let Err(error) = sink.publish(&[row(0, None)]).await.remove(0) {
+        assert!(created.elapsed() < Duration::from_secs(60), "{error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    receive_at_least(&source, 1).await?;
+    source.close().await;
+    sink.close().await;
+    Ok(())
+}
+
+/// Whoever shares a batch with a message that is too large is not refused with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_too_large_is_refused_and_no_other() -> Result<()> {
+    let settings = [("max.message.bytes", "2000")];
+    let topic = Topic::on(Kafka::shared().await?, &settings).await?;
+    let mut rows: Vec<_> = (0..40).map(|number| row(number, None)).collect();
+    rows.push(row(40, Some("a")));
+    rows.push(row(41, Some("a")));
+    for large in [7, 40] {
+        rows[large].outgoing.body = Bytes::from(vec![0; 3000]);
+    }
+    let sink = topic.sink();
+    let results = sink.publish(&rows).await;
+    for (at, result) in results.iter().enumerate() {
+        match at {
+            7 | 40 => assert!(matches!(result, Err(SinkError::Refused(_))), "{result:?}"),
+            41 => assert!(matches!(result, Err(SinkError::Held)), "{result:?}"),
+            _ => assert!(result.is_ok(), "row {at}: {result:?}"),
+        }
+    }
+    // The lane goes on when the relay has buried its first.
+    sink.publish(&rows[41..]).await.remove(0)?;
+    sink.close().await;
+    Ok(())
+}
+
+/// A compacted topic takes no message without a key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_without_the_key_that_its_topic_needs_is_refused() -> Result<()> {
+    let settings = [("cleanup.policy", "compact")];
+    let topic = Topic::on(Kafka::shared().await?, &settings).await?;
+    let mut rows = [row(0, None), row(1, None)];
+    rows[0].outgoing.key = None;
+    let sink = topic.sink();
+    let results = sink.publish(&rows).await;
+    let refused = matches!(results[0], Err(SinkError::Refused(_)));
+    assert!(refused && results[1].is_ok(), "{results:?}");
+    sink.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_is_left_to_the_broker_to_delay() -> Result<()> {
+    let topic = Topic::shared().await?;
+    let mut row = row(0, None);
+    row.due_ms = u64::MAX;
+    assert!(!topic.sink().delays(&row));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_text_arrives_in_base64() -> Result<()> {
+    let topic = Topic::shared().await?;
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", &topic.servers)
+        .create()?;
+    let headers = OwnedHeaders::new()
+        .insert(SentHeader {
+            key: "bytes",
+            value: Some(&b"\xff\0"[..]),
+        })
+        .insert(SentHeader::<&[u8]> {
+            key: "null",
+            value: None,
+        });
+    let record = FutureRecord::to(&topic.topic)
+        .partition(2)
+        .key(&b"\xff\0"[..])
+        .payload(&b"{}"[..])
+        .headers(headers);
+    let sent = producer.send(record, Duration::from_secs(10)).await;
+    sent.map_err(|(error, _)| error)?;
+    // And a tombstone, of which nothing is there at all.
+    let record = FutureRecord::<[u8], [u8]>::to(&topic.topic).partition(2);
+    let sent = producer.send(record, Duration::from_secs(10)).await;
+    sent.map_err(|(error, _)| error)?;
+
+    let source = topic.source("group");
+    let deliveries = receive_at_least(&source, 2).await?;
+    let (first, second) = (message(&deliveries[0]), message(&deliveries[1]));
+    assert_eq!(first.keys, [STANDARD.encode(b"\xff\0")]);
+    let headers: Vec<_> = first
+        .headers
+        .iter()
+        .map(|h| (&*h.name, &*h.value))
+        .collect();
+    assert_eq!(headers, [("bytes", "/wA="), ("null", "")]);
+    assert_eq!(first.id, format!("kafka:{}/2:0", topic.topic));
+    assert!(second.keys.is_empty() && second.body.is_empty());
+    source.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_thousand_messages_take_seconds() -> Result<()> {
+    let topic = Topic::shared().await?;
+    let rows = rows_in_lanes(50_000, 64);
+    let sink = topic.sink();
+    let started = Instant::now();
+    for some in rows.chunks(1000) {
+        for result in sink.publish(some).await {
+            result?;
+        }
+    }
+    let rate = |since: Instant| rows.len() as f64 / since.elapsed().as_secs_f64();
+    println!("published {:.0} messages/s", rate(started));
+    sink.close().await;
+
+    let source = topic.source("group");
+    let mut seen = receive_at_least(&source, 1).await?.len();
+    let started = Instant::now();
+    while seen < rows.len() {
+        let Received::Batch(batch) = source.receive(1024).await? else {
+            break;
+        };
+        source.acknowledge(&last_positions(&batch)).await?;
+        seen += batch.len();
+    }
+    println!("received {:.0} messages/s", rate(started));
+    assert!(rate(started) > 2000.0);
+    source.close().await;
+    Ok(())
+}
