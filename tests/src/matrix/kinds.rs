@@ -18,7 +18,7 @@ pub enum SourceKind {
 pub enum StoreKind {
     Redb,
     Redis,
-    Mariadb,
+    Mysql,
     Postgres,
 }
 
@@ -55,7 +55,7 @@ impl SourceKind {
 }
 
 impl StoreKind {
-    pub const ALL: [Self; 4] = [Self::Redb, Self::Redis, Self::Mariadb, Self::Postgres];
+    pub const ALL: [Self; 4] = [Self::Redb, Self::Redis, Self::Mysql, Self::Postgres];
 
     /// Whether several hosts can share one.
     pub fn is_shared(self) -> bool {
@@ -67,7 +67,7 @@ impl StoreKind {
         match self {
             Self::Redb => "fsync at each commit",
             Self::Redis => "appendfsync always",
-            Self::Mariadb => "innodb_flush_log_at_trx_commit=1",
+            Self::Mysql => "InnoDB, innodb_flush_log_at_trx_commit=1",
             Self::Postgres => "synchronous_commit=on",
         }
     }
@@ -76,7 +76,7 @@ impl StoreKind {
         match self {
             Self::Redb => "redb",
             Self::Redis => "redis",
-            Self::Mariadb => "mariadb",
+            Self::Mysql => "mysql",
             Self::Postgres => "postgres",
         }
     }

@@ -21,7 +21,7 @@ const ROCKETMQ: [&str; 2] = [
 #[derive(Debug, Default)]
 pub struct Servers {
     redis: OnceCell<RedisServer>,
-    mariadb: OnceCell<Arc<MariadbServer>>,
+    mysql: OnceCell<Arc<MariadbServer>>,
     postgres: OnceCell<Arc<PostgresServer>>,
     rocketmq: OnceCell<RocketMq>,
     kafka: OnceCell<Kafka>,
@@ -38,9 +38,9 @@ impl Servers {
                 let redis = self.redis.get_or_try_init(RedisServer::start_synced);
                 format!("{}?prefix={name}", redis.await?.url())
             }
-            StoreKind::Mariadb => {
+            StoreKind::Mysql => {
                 let start = || async { MariadbServer::start().await.map(Arc::new) };
-                self.mariadb.get_or_try_init(start).await?.database()?
+                self.mysql.get_or_try_init(start).await?.database()?
             }
             StoreKind::Postgres => {
                 let start = || async { PostgresServer::start().await.map(Arc::new) };
