@@ -6,7 +6,7 @@ BIN        := $(TARGET_DIR)/release
 # One profile and one selection of packages for everything, so that nothing is built twice.
 CARGO_ARGS := --release --workspace --locked
 
-.PHONY: help build plugins tools demo test lint unit sweep bench clean
+.PHONY: help build plugins tools demo test lint unit sweep matrix bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -35,6 +35,9 @@ unit:
 sweep: build plugins tools ## Kill the host at every crash point on real servers, and simulate a million seeds
 	SEEDS=1000000 cargo test $(CARGO_ARGS) --test simulation -- --nocapture
 	$(BIN)/sweep --write docs/sweep.md
+
+matrix: build plugins tools ## Run every source with every store, killed at random, and three hosts at once
+	$(BIN)/matrix --write docs/matrix.md
 
 bench: build plugins tools ## Measure throughput, CPU and latency, beside a native handler
 	$(BIN)/bench
