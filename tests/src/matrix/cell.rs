@@ -109,7 +109,7 @@ impl Cell {
     }
 
     /// A host that serves is told to end; one that reads a file ends by itself.
-    fn end(self, reached: bool, mut host: Running) -> Result<()> {
+    fn end(self, reached: bool, host: Running) -> Result<()> {
         if self.source != SourceKind::File {
             ensure!(reached, "the host ended:\n{}", host.stderr());
             host.process.terminate()?;
