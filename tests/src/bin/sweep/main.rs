@@ -139,7 +139,7 @@ impl Sweep {
             jobs: match configuration.route {
                 Route::File | Route::Http => self.options.jobs,
                 // Hosts wait for the broker most of the time.
-                Route::RocketMq | Route::Transactional => 2 * self.options.jobs,
+                _ => 2 * self.options.jobs,
             },
             tamper: self.options.tamper,
         }
