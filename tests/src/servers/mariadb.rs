@@ -50,7 +50,8 @@ impl MariadbServer {
         let install = install.with_context(|| format!("mariadb-install-db {MISSING}"))?;
         let output = Command::new(install)
             .args(["--no-defaults", "--auth-root-authentication-method=normal"])
-            .args(["--skip-test-db", "--skip-name-resolve", "--user=root"])
+            .args(["--skip-test-db", "--skip-name-resolve"])
+            .args(as_root())
             .arg(option("--datadir", &directory.path().join("data")))
             .output()?;
         ensure!(output.status.success(), "mariadb-install-db: {output:?}");
@@ -69,7 +70,7 @@ impl MariadbServer {
     /// One server for all tests of this process, which takes seconds to make.
     pub async fn shared() -> Result<Arc<Self>> {
         static SHARED: OnceCell<Arc<MariadbServer>> = OnceCell::const_new();
-        let start = async || {
+        let start = || async {
             let server = Self::start().await?;
             remove_at_exit(server.directory.path())?;
             anyhow::Ok(Arc::new(server))
@@ -86,7 +87,8 @@ impl MariadbServer {
         let log = File::create(path("log"))?;
         let mut command = bound_command(&program);
         command
-            .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1"])
+            .args(["--no-defaults", "--bind-address=127.0.0.1"])
+            .args(as_root())
             .arg(format!("--port={}", self.port))
             .arg(option("--datadir", &path("data")))
             .arg(option("--socket", &path("socket")))
@@ -179,6 +181,13 @@ impl MariadbServer {
             .stdin(Stdio::null());
         Ok(client)
     }
+}
+
+/// What root must say to run a server; others must not.
+fn as_root() -> Option<&'static str> {
+    rustix::process::geteuid()
+        .is_root()
+        .then_some("--user=root")
 }
 
 fn option(name: &str, path: &Path) -> PathBuf {

@@ -67,7 +67,7 @@ impl PostgresServer {
     /// One server for all tests of this process, which takes seconds to make.
     pub async fn shared() -> Result<Arc<Self>> {
         static SHARED: OnceCell<Arc<PostgresServer>> = OnceCell::const_new();
-        let start = async || {
+        let start = || async {
             let server = Self::start().await?;
             remove_at_exit(server.directory.path())?;
             anyhow::Ok(Arc::new(server))
@@ -203,7 +203,7 @@ fn other_user() -> Result<Option<(u32, u32)>> {
         .iter()
         .find_map(|name| users.lines().find(|line| line.starts_with(name)));
     let mut numbers = user.context("no user `postgres`")?.split(':').skip(2);
-    let mut next = || anyhow::Ok(numbers.next().context("no user id")?.parse()?);
+    let mut next = || anyhow::Ok(numbers.next().context("no user id")?.parse::<u32>()?);
     Ok(Some((next()?, next()?)))
 }
 
