@@ -165,7 +165,7 @@ fn check_mysql(settings: &Settings) -> Result<usize, String> {
     if found < oldest {
         tracing::warn!(
             version,
-            "the server is older than MySQL 8.0 and MariaDB 10.11, which this store was tried on"
+            "the server is older than MySQL 8.0 and MariaDB 10.11, which this store is made for"
         );
     }
     let isolation = match value("transaction_isolation") {
@@ -228,7 +228,7 @@ fn check_postgres(settings: &Settings) -> Result<(), String> {
     if version < 150_000 {
         tracing::warn!(
             version,
-            "the server is older than PostgreSQL 15, which this store was tried on"
+            "the server is older than PostgreSQL 15, which this store is made for"
         );
     }
     if value("in_recovery") == "true" {
