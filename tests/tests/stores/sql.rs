@@ -216,7 +216,8 @@ pub async fn many_records_expire(url: &str) {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let now_ms = check(&store, &record("k")).await.bucket;
     let far = now_ms + 10_000;
-    let expire = store.expire(&plugin(), Duration::from_millis(1), far);
+    let all = plugin();
+    let expire = store.expire(&all, Duration::from_millis(1), far);
     let (expired, others) = tokio::join!(expire, async {
         for i in 0..20 {
             apply(&store, &done(format!("k{i}")).of_plugin("audit")).await;
@@ -224,7 +225,7 @@ pub async fn many_records_expire(url: &str) {
     });
     let () = others;
     assert_eq!(expired.unwrap(), 3, "three chunks of up to a thousand");
-    assert_eq!(store.stats(&plugin()).await.unwrap().done, 0);
+    assert_eq!(store.stats(&all).await.unwrap().done, 0);
     let audited = semel_core::PluginName::new("audit");
     assert_eq!(store.stats(&audited).await.unwrap().done, 21);
     apply(&store, &done("0-0")).await;
