@@ -6,10 +6,10 @@ BIN        := $(TARGET_DIR)/release
 # One profile and one selection of packages for everything, so that nothing is built twice.
 CARGO_ARGS := --release --workspace --locked
 
-.PHONY: help build plugins tools demo test lint unit sweep matrix bench clean
+.PHONY: help build plugins tools demo test lint lint-deploy unit sweep matrix bench clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 build: ## Build the host: target/release/semel
 	cargo build $(CARGO_ARGS)
@@ -28,6 +28,9 @@ test: lint build plugins tools unit ## Check everything, on real servers
 lint:
 	cargo fmt --all --check
 	cargo clippy $(CARGO_ARGS) --all-targets -- -D warnings
+
+lint-deploy: ## Check the Dockerfile, the chart and the unit (helm is not installed for it)
+	scripts/lint-deploy.sh
 
 unit:
 	cargo test $(CARGO_ARGS)
