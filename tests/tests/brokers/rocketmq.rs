@@ -347,7 +347,8 @@ async fn what_a_broker_forgot_of_a_group_is_committed_again() -> Result<()> {
         forgets = left(&broker)? > 0;
         let back = Instant::now();
         while left(&broker)? > 0 {
-            assert!(back.elapsed() < Duration::from_secs(60), "not committed");
+            // The client rests for half a minute after an outage.
+            assert!(back.elapsed() < Duration::from_secs(150), "not committed");
             if let Err(error) = source.receive(10).await {
                 assert!(matches!(error, SourceError::Unavailable(_)), "{error}");
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -433,16 +434,18 @@ async fn a_topic_that_was_closed_or_deleted_keeps_messages_waiting() -> Result<(
     knows_it.publish(&[row(0, None)]).await.remove(0)?;
     broker.forbid_writing(&closed.topic, QUEUES).await?;
     broker.delete_topic(&deleted.topic).await?;
-    // Who asks the name server again meanwhile hears of the deleted topic from there.
-    for (sink, what) in [
-        (closed.sink(), ["no queue to write to"; 2]),
-        (knows_it, ["the topic is missing", "no route to the topic"]),
-    ] {
+    // Which of the broker and the name server says so depends on what the client knows already.
+    let reasons = [
+        "no queue to write to",
+        "the topic is missing",
+        "no route to the topic",
+    ];
+    for sink in [closed.sink(), knows_it] {
         let result = sink.publish(&[row(1, None)]).await.remove(0);
         let error = result.expect_err("nothing can be written");
         assert!(matches!(error, SinkError::Unavailable(_)), "{error}");
-        let says = |what| error.to_string().contains(what);
-        assert!(what.into_iter().any(says), "{error}");
+        let says = |reason| error.to_string().contains(reason);
+        assert!(reasons.into_iter().any(says), "{error}");
         sink.close().await;
     }
     Ok(())

@@ -51,7 +51,7 @@ pub struct RabbitMqSink {
 
 enum State {
     Idle,
-    Running(Running),
+    Running(Box<Running>),
     Closed,
 }
 
@@ -86,10 +86,10 @@ impl RabbitMqSink {
             *state = State::Idle;
         }
         if let State::Idle = *state {
-            *state = State::Running(Running {
+            *state = State::Running(Box::new(Running {
                 connection: connect(&self.config.url, "semel sink").await?,
                 channels: HashMap::new(),
-            });
+            }));
         }
         let State::Running(running) = &mut *state else {
             return Err("the sink is closed".to_owned());

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            "error,rocketmq_client_rust=off,rocketmq_transport=off,rocketmq_runtime=off",
+            "error,rdkafka=off,librdkafka=off,rocketmq_client_rust=off,rocketmq_transport=off,rocketmq_runtime=off",
         )
         .init();
     match run(&options) {
