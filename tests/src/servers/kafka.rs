@@ -26,10 +26,10 @@ const VERSION: &str = "4.3.1";
 const PREFIX: &str = "semel-kafka-";
 
 /// How long the Java process may take until it answers.
-const BOOT: Duration = Duration::from_secs(90);
+const BOOT: Duration = Duration::from_secs(180);
 
 /// How long one request to a server may take.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(30);
 
 /// Any 16 bytes in base64.
 const CLUSTER_ID: &str = "c2VtZWwtdGVzdHMtMDAwMA";

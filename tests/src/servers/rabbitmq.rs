@@ -28,7 +28,7 @@ const PROGRAMS: [&str; 2] = [
 const PREFIX: &str = "semel-rabbitmq-";
 
 /// How long it may take until it is up.
-const BOOT: Duration = Duration::from_secs(90);
+const BOOT: Duration = Duration::from_secs(180);
 
 /// What it logs when it is.
 const UP: &str = "Server startup complete";

@@ -22,10 +22,10 @@ const VERSION: &str = "5.5.0";
 const PREFIX: &str = "semel-rocketmq-";
 
 /// How long a Java process may take to say that it is up.
-const BOOT: Duration = Duration::from_secs(90);
+const BOOT: Duration = Duration::from_secs(180);
 
 /// How long one request to a server may take.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(30);
 
 /// A RocketMQ cluster of one broker with its own ports and directory. It stops when it is
 /// dropped, and also when the process that started it dies.

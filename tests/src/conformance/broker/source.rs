@@ -11,7 +11,7 @@ use semel_core::{
 use super::{awkward_rows, rows_in_lanes};
 
 /// How long a source may take to hand over what there is.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// How long a source that has given everything is watched for more.
 const SILENCE: Duration = Duration::from_millis(1500);
