@@ -44,13 +44,13 @@ pub trait Book {
     /// The next number of the store's sequence.
     fn next_version(&mut self) -> Result<Version, Self::Error>;
 
-    /// Keeps a value, or removes it.
+    /// Keeps a value, or removes it. Returns the version that it had; 0 if it wasn't there.
     fn write_state(
         &mut self,
         key: &StateKey,
         version: Version,
         value: Option<Bytes>,
-    ) -> Result<(), Self::Error>;
+    ) -> Result<Version, Self::Error>;
 
     /// Keeps outgoing messages.
     fn write_outbox(&mut self, rows: Vec<OutboxRow>) -> Result<(), Self::Error>;
@@ -221,17 +221,13 @@ fn write_state<B: Book>(
     batch: &mut Batch,
 ) -> Result<(), B::Error> {
     for write in &effects.writes {
-        let base = book.version(&write.key)?;
         let before = match write.op {
             StateOp::Add(_) => book.value(&write.key)?,
             StateOp::Put(_) | StateOp::Delete => None,
         };
         let after = write.op.apply(before.as_ref());
-        book.write_state(
-            &write.key,
-            version,
-            after.expect("additions were tested before"),
-        )?;
+        let after = after.expect("additions were tested before");
+        let base = book.write_state(&write.key, version, after)?;
         let written = batch.written.entry(write.key.clone());
         let (_, runs) = written.or_insert((base, Vec::new()));
         if runs.last() != Some(&index) {

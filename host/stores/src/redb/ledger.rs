@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use semel_core::decide::{Book, Entry, Fate, decide};
 use semel_core::{
-    Cause, DeadLetter, DeadLetterId, Effects, Lane, Outcome, Park, ParkedRow, Partition,
-    PluginName, Read, RecordId, RowId, Run, RunId, StateKey, StateOp, Verdict, Version,
+    DeadLetter, DeadLetterId, LanePosition, OutboxLane, OutboxRow, Outcome, ParkedRow, PluginName,
+    RecordId, RowId, Run, RunId, StateKey, Version,
 };
 
 use super::Broken;
@@ -52,15 +54,6 @@ pub(super) struct Left {
     pub(super) has_runs: bool,
 }
 
-/// What earlier runs of a batch left for the later ones.
-#[derive(Default)]
-struct Batch {
-    /// Lanes in which a run was not carried through.
-    held: HashMap<(PluginName, Partition, Lane), Hold>,
-    /// The values written: the version before the batch and the runs that wrote.
-    written: HashMap<StateKey, (Version, Vec<u32>)>,
-}
-
 impl<'t> Ledger<'t> {
     pub(super) fn open(
         transaction: &'t WriteTransaction,
@@ -102,166 +95,12 @@ impl<'t> Ledger<'t> {
     }
 
     pub(super) fn commit(&mut self, runs: &[Run]) -> Result<Vec<Outcome>, Broken> {
-        let mut batch = Batch::default();
-        let mut outcomes = Vec::with_capacity(runs.len());
-        for (index, run) in (0..).zip(runs) {
-            let outcome = match self.judge(run, &batch)? {
-                Some(outcome) => outcome,
-                None => self.apply(run, index, &mut batch)?,
-            };
-            if let Some(lane) = &run.lane
-                && let Some(hold) = hold(run, &outcome)
-            {
-                let held = batch.held.entry(lane_of(run, lane)).or_insert(hold);
-                *held = hold.max(*held);
-            }
-            outcomes.push(outcome);
-        }
+        let outcomes = decide(self, runs)?;
         self.has_runs = true;
         Ok(outcomes)
     }
 
-    /// Tests 1 to 8 of `Store::commit`: the outcome, unless the run is to be applied.
-    fn judge(&mut self, run: &Run, batch: &Batch) -> Result<Option<Outcome>, Broken> {
-        let record = self.find(&run.record)?;
-        if let Some(record) = &record {
-            if record.run == run.id {
-                return Ok(Some(Outcome::Applied {
-                    version: record.version,
-                    outbox_clear: self.outbox.is_clear(run, record.version)?,
-                }));
-            }
-            if record.fingerprint != run.fingerprint {
-                return Ok(Some(Outcome::Mismatch));
-            }
-            if !matches!(record.fate, StoredFate::Parked(_)) {
-                return Ok(Some(Outcome::Duplicate));
-            }
-        }
-        let plugin = &run.record.plugin;
-        let buckets = self.buckets.get(plugin);
-        if buckets.is_some_and(|buckets| run.bucket < buckets.horizon_ms)
-            || self.fences.has(plugin, run.id)?
-        {
-            return Ok(Some(Outcome::Conflict));
-        }
-        if let Some(lane) = &run.lane
-            && let Some(hold) = batch.held.get(&lane_of(run, lane))
-            && !(is_waiting(&run.verdict) && *hold == Hold::Parked)
-        {
-            return Ok(Some(Outcome::Conflict));
-        }
-        if is_conditional(&run.verdict) && StoredRecord::expected(record.as_ref()) != run.expected {
-            return Ok(Some(Outcome::AlreadyParked));
-        }
-        if !is_waiting(&run.verdict)
-            && let Some(lane) = run.lane_position()
-            && self.parked.is_behind(&run.record.plugin, &lane)?
-        {
-            return Ok(Some(Outcome::Behind));
-        }
-        for read in &run.reads {
-            if !self.stands(read, batch)? {
-                return Ok(Some(Outcome::Conflict));
-            }
-        }
-        self.find_bad_sum(run)
-    }
-
-    fn find_bad_sum(&self, run: &Run) -> Result<Option<Outcome>, Broken> {
-        let Verdict::Done(effects) = &run.verdict else {
-            return Ok(None);
-        };
-        for write in &effects.writes {
-            if !matches!(write.op, StateOp::Add(_)) {
-                continue;
-            }
-            let stored = self.state.get(state_key(&write.key).as_bytes())?;
-            if after(&write.op, stored.as_ref().map(|stored| stored.value()))?.is_err() {
-                return Ok(Some(Outcome::NotACounter(write.key.clone())));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Step 9 of `Store::commit`.
-    fn apply(&mut self, run: &Run, index: u32, batch: &mut Batch) -> Result<Outcome, Broken> {
-        self.sequence += 1;
-        let version = self.sequence;
-        if self.any_record {
-            self.parked.remove(&run.record)?;
-        }
-        let fate = match &run.verdict {
-            Verdict::Done(effects) => {
-                self.write_state(effects, version, index, batch)?;
-                self.outbox.publish(run, effects, version)?;
-                StoredFate::Done(effects.reply.clone())
-            }
-            Verdict::Park(Park { row, .. }) => {
-                let mut row = (**row).clone();
-                row.version = version;
-                self.parked.insert(&run.record, &row)?;
-                StoredFate::Parked(version)
-            }
-            Verdict::Dead(letter) => {
-                let blob = encode(&**letter);
-                self.dead.insert(letter.id.as_str(), &*blob)?;
-                StoredFate::Dead
-            }
-        };
-        self.write_record(
-            &run.record,
-            &StoredRecord {
-                run: run.id,
-                version,
-                fingerprint: run.fingerprint,
-                fate,
-            },
-        )?;
-        Ok(Outcome::Applied {
-            version,
-            outbox_clear: self.outbox.is_clear(run, version)?,
-        })
-    }
-
-    fn write_state(
-        &mut self,
-        effects: &Effects,
-        version: Version,
-        index: u32,
-        batch: &mut Batch,
-    ) -> Result<(), Broken> {
-        for write in &effects.writes {
-            let key = state_key(&write.key);
-            let value = match &write.op {
-                StateOp::Put(value) => Some(value.clone()),
-                op => {
-                    let stored = self.state.get(key.as_bytes())?;
-                    after(op, stored.as_ref().map(|stored| stored.value()))?
-                        .expect("additions were tested before")
-                }
-            };
-            let before = match value {
-                Some(value) => {
-                    state_value(version, &value, &mut self.scratch);
-                    self.state.insert(key.as_bytes(), &*self.scratch)?
-                }
-                None => self.state.remove(key.as_bytes())?,
-            };
-            let base = match before {
-                Some(before) => split_state_value(before.value())?.0,
-                None => 0,
-            };
-            let written = batch.written.entry(write.key.clone());
-            let (_, runs) = written.or_insert((base, Vec::new()));
-            if runs.last() != Some(&index) {
-                runs.push(index);
-            }
-        }
-        Ok(())
-    }
-
-    fn write_record(&mut self, id: &RecordId, record: &StoredRecord) -> Result<(), Broken> {
+    fn store(&mut self, id: &RecordId, record: &StoredRecord) -> Result<(), Broken> {
         let mut value = std::mem::take(&mut self.scratch);
         record.write(&mut value);
         if matches!(record.fate, StoredFate::Done(_)) {
@@ -306,7 +145,7 @@ impl<'t> Ledger<'t> {
     }
 
     pub(super) fn fence(&mut self, id: &RecordId, run: RunId) -> Result<bool, Broken> {
-        let record = self.find(id)?;
+        let record = self.record(id)?;
         if record.is_some_and(|record| record.run == run && record.is_done()) {
             return Ok(true);
         }
@@ -362,7 +201,7 @@ impl<'t> Ledger<'t> {
             None => return Ok(false),
         };
         if let Some(row) = &letter.outgoing {
-            self.outbox.restore(row)?;
+            self.outbox.insert(row)?;
             self.dead.remove(letter.id.as_str())?;
             return Ok(true);
         }
@@ -381,7 +220,7 @@ impl<'t> Ledger<'t> {
         // must not bury the message again.
         record.fate = StoredFate::Parked(row.version);
         self.parked.insert(id, &row)?;
-        self.write_record(id, &record)?;
+        self.store(id, &record)?;
         self.dead.remove(letter.id.as_str())?;
         Ok(true)
     }
@@ -392,7 +231,7 @@ impl<'t> Ledger<'t> {
 
     // === details ===
 
-    fn find(&mut self, id: &RecordId) -> Result<Option<StoredRecord>, Broken> {
+    fn record(&mut self, id: &RecordId) -> Result<Option<StoredRecord>, Broken> {
         if self.any_record
             && let Some(record) = find(&self.records, record_key(id).as_bytes())?
         {
@@ -438,65 +277,110 @@ impl<'t> Ledger<'t> {
         }
         Ok(tables)
     }
+}
 
-    fn stands(&self, read: &Read, batch: &Batch) -> Result<bool, Broken> {
-        if let Some((base, runs)) = batch.written.get(&read.key) {
-            return Ok(*base == read.base && *runs == read.seen);
-        }
-        let version = match self.state.get(state_key(&read.key).as_bytes())? {
-            Some(stored) => split_state_value(stored.value())?.0,
-            None => 0,
+impl Book for Ledger<'_> {
+    type Error = Broken;
+
+    fn find(&mut self, id: &RecordId) -> Result<Option<Entry>, Broken> {
+        let record = self.record(id)?;
+        Ok(record.map(|record| Entry {
+            run: record.run,
+            version: record.version,
+            fingerprint: record.fingerprint,
+            parked: match record.fate {
+                StoredFate::Parked(version) => Some(version),
+                StoredFate::Done(_) | StoredFate::Dead => None,
+            },
+        }))
+    }
+
+    fn horizon(&mut self, plugin: &PluginName) -> Result<u64, Broken> {
+        let buckets = self.buckets.get(plugin);
+        Ok(buckets.map_or(0, |buckets| buckets.horizon_ms))
+    }
+
+    fn is_fenced(&mut self, plugin: &PluginName, run: RunId) -> Result<bool, Broken> {
+        self.fences.has(plugin, run)
+    }
+
+    fn is_behind(&mut self, plugin: &PluginName, at: &LanePosition) -> Result<bool, Broken> {
+        self.parked.is_behind(plugin, at)
+    }
+
+    fn version(&mut self, key: &StateKey) -> Result<Version, Broken> {
+        let stored = self.state.get(state_key(key).as_bytes())?;
+        version_of(stored.as_ref().map(|stored| stored.value()))
+    }
+
+    fn value(&mut self, key: &StateKey) -> Result<Option<Bytes>, Broken> {
+        let Some(stored) = self.state.get(state_key(key).as_bytes())? else {
+            return Ok(None);
         };
-        Ok(version == read.base && read.seen.is_empty())
+        let (_, value) = split_state_value(stored.value())?;
+        Ok(Some(Bytes::copy_from_slice(value)))
+    }
+
+    fn is_clear(&mut self, lane: &OutboxLane, below: Version) -> Result<bool, Broken> {
+        self.outbox.is_clear(lane, below)
+    }
+
+    fn next_version(&mut self) -> Result<Version, Broken> {
+        self.sequence += 1;
+        Ok(self.sequence)
+    }
+
+    fn write_state(
+        &mut self,
+        key: &StateKey,
+        version: Version,
+        value: Option<Bytes>,
+    ) -> Result<Version, Broken> {
+        let key = state_key(key);
+        let before = match value {
+            Some(value) => {
+                state_value(version, &value, &mut self.scratch);
+                self.state.insert(key.as_bytes(), &*self.scratch)?
+            }
+            None => self.state.remove(key.as_bytes())?,
+        };
+        version_of(before.as_ref().map(|before| before.value()))
+    }
+
+    fn write_outbox(&mut self, rows: Vec<OutboxRow>) -> Result<(), Broken> {
+        rows.iter().try_for_each(|row| self.outbox.insert(row))
+    }
+
+    fn write_record(&mut self, run: &Run, version: Version, fate: Fate) -> Result<(), Broken> {
+        if self.any_record {
+            self.parked.remove(&run.record)?;
+        }
+        let fate = match fate {
+            Fate::Done(reply) => StoredFate::Done(reply.cloned()),
+            Fate::Parked(row) => {
+                self.parked.insert(&run.record, &row)?;
+                StoredFate::Parked(version)
+            }
+            Fate::Dead(letter) => {
+                let blob = encode(letter);
+                self.dead.insert(letter.id.as_str(), &*blob)?;
+                StoredFate::Dead
+            }
+        };
+        let record = StoredRecord {
+            run: run.id,
+            version,
+            fingerprint: run.fingerprint,
+            fate,
+        };
+        self.store(&run.record, &record)
     }
 }
 
-/// What an operation makes of a stored state value.
-#[allow(clippy::type_complexity)]
-fn after(
-    op: &StateOp,
-    stored: Option<&[u8]>,
-) -> Result<Result<Option<bytes::Bytes>, semel_core::NotACounter>, Broken> {
-    let before = match stored {
-        Some(stored) => Some(bytes::Bytes::copy_from_slice(split_state_value(stored)?.1)),
-        None => None,
-    };
-    Ok(op.apply(before.as_ref()))
-}
-
-fn lane_of(run: &Run, lane: &Lane) -> (PluginName, Partition, Lane) {
-    let partition = run.position.partition.clone();
-    (run.record.plugin.clone(), partition, lane.clone())
-}
-
-/// Whether the message is only parked because its lane's predecessor is.
-fn is_waiting(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Park(Park { behind: true, .. }))
-}
-
-/// Whether the verdict holds only if the record is as the check found it.
-fn is_conditional(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Done(_) => false,
-        Verdict::Park(_) => true,
-        Verdict::Dead(letter) => letter.cause == Cause::Exhausted,
-    }
-}
-
-/// Why later runs of a lane are not applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Hold {
-    /// A run of it was parked: those that wait may be parked behind it.
-    Parked,
-    /// A run of it is recorded nowhere, so nothing may go or wait before it.
-    Refused,
-}
-
-/// Whether later runs of the lane are held after this outcome.
-fn hold(run: &Run, outcome: &Outcome) -> Option<Hold> {
-    match outcome {
-        Outcome::Duplicate => None,
-        Outcome::Applied { .. } => matches!(run.verdict, Verdict::Park(_)).then_some(Hold::Parked),
-        _ => Some(Hold::Refused),
+/// The version of a stored state value; 0 if it isn't there.
+fn version_of(stored: Option<&[u8]>) -> Result<Version, Broken> {
+    match stored {
+        Some(stored) => Ok(split_state_value(stored)?.0),
+        None => Ok(0),
     }
 }

@@ -1,10 +1,7 @@
 //! Outgoing messages and the order of their lanes.
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
-use semel_core::{
-    Effects, MessageId, OutboxLane, OutboxRow, Outgoing, PluginName, RowId, Run, Verdict, Version,
-};
-use serde::Serialize;
+use semel_core::{OutboxLane, OutboxRow, RowId, Version};
 
 use super::Broken;
 use super::tables::{OUTBOX, OUTBOX_LANES, outbox_lane_prefix, row_key};
@@ -16,17 +13,6 @@ pub(super) struct OutboxTables<'t> {
     lanes: Table<'t, &'static [u8], ()>,
 }
 
-/// An [`OutboxRow`] as [`Run::outbox_rows`] makes it, without a copy of the message. Same form.
-#[derive(Serialize)]
-struct NewOutboxRow<'a> {
-    id: RowId,
-    plugin: &'a PluginName,
-    message_id: &'a MessageId,
-    lane: Option<&'a OutboxLane>,
-    due_ms: u64,
-    outgoing: &'a Outgoing,
-}
-
 impl<'t> OutboxTables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Broken> {
         Ok(Self {
@@ -35,40 +21,13 @@ impl<'t> OutboxTables<'t> {
         })
     }
 
-    /// Writes what a run publishes.
-    pub(super) fn publish(
-        &mut self,
-        run: &Run,
-        effects: &Effects,
-        version: Version,
-    ) -> Result<(), Broken> {
-        if effects.outgoing.is_empty() {
-            return Ok(());
-        }
-        let run_lane = run.lane.as_ref().map(|lane| OutboxLane {
-            plugin: run.record.plugin.clone(),
-            lane: lane.clone(),
-        });
-        for (ordinal, outgoing) in (0..).zip(&effects.outgoing) {
-            let id = RowId { version, ordinal };
-            let lane = run_lane.as_ref().filter(|_| outgoing.delay_ms.is_none());
-            let delayed = |ms| run.ended_ms.saturating_add(ms);
-            let blob = encode(&NewOutboxRow {
-                id,
-                plugin: &run.record.plugin,
-                message_id: &MessageId::derive(&run.record, ordinal),
-                lane,
-                due_ms: outgoing.delay_ms.map_or(0, delayed),
-                outgoing,
-            });
-            self.insert(id, lane, &blob)?;
+    /// Keeps a row.
+    pub(super) fn insert(&mut self, row: &OutboxRow) -> Result<(), Broken> {
+        self.rows.insert(&row_key(row.id), &*encode(row))?;
+        if let Some(lane) = &row.lane {
+            self.lanes.insert(lane_key(lane, row.id).as_bytes(), ())?;
         }
         Ok(())
-    }
-
-    /// Puts a row back that was taken out.
-    pub(super) fn restore(&mut self, row: &OutboxRow) -> Result<(), Broken> {
-        self.insert(row.id, row.lane.as_ref(), &encode(row))
     }
 
     /// Deletes a row. Whether it was there.
@@ -86,26 +45,12 @@ impl<'t> OutboxTables<'t> {
         Ok(true)
     }
 
-    /// Whether no row of the run's lane is older than what it published in `version`.
-    pub(super) fn is_clear(&self, run: &Run, version: Version) -> Result<bool, Broken> {
-        let (Some(lane), Verdict::Done(effects)) = (&run.lane, &run.verdict) else {
-            return Ok(true);
-        };
-        if effects.outgoing.iter().all(|out| out.delay_ms.is_some()) {
-            return Ok(true);
-        }
-        let prefix = outbox_lane_prefix(&run.record.plugin, lane);
+    /// Whether no row of the lane is older than this version.
+    pub(super) fn is_clear(&self, lane: &OutboxLane, version: Version) -> Result<bool, Broken> {
+        let prefix = outbox_lane_prefix(&lane.plugin, &lane.lane);
         let own = prefix.clone().number(version);
         let mut older = self.lanes.range(prefix.as_bytes()..own.as_bytes())?;
         Ok(older.next().transpose()?.is_none())
-    }
-
-    fn insert(&mut self, id: RowId, lane: Option<&OutboxLane>, blob: &[u8]) -> Result<(), Broken> {
-        self.rows.insert(&row_key(id), blob)?;
-        if let Some(lane) = lane {
-            self.lanes.insert(lane_key(lane, id).as_bytes(), ())?;
-        }
-        Ok(())
     }
 }
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use redb::{ReadableTable, TableDefinition};
 use semel_core::{
-    Expected, Fingerprint, Lane, Partition, PluginName, RecordId, RecordState, RowId, RunId,
-    StateKey, Version,
+    Fingerprint, Lane, Partition, PluginName, RecordId, RecordState, RowId, RunId, StateKey,
+    Version,
 };
 
 use super::Broken;
@@ -204,14 +204,6 @@ impl StoredRecord {
                 reply,
             },
             StoredFate::Dead => RecordState::Dead { fingerprint },
-        }
-    }
-
-    /// As a run expects it.
-    pub(super) fn expected(record: Option<&Self>) -> Expected {
-        match record.map(|record| &record.fate) {
-            Some(StoredFate::Parked(version)) => Expected::Parked(*version),
-            _ => Expected::Absent,
         }
     }
 }

@@ -499,7 +499,7 @@ impl Book for Facts {
         key: &StateKey,
         version: Version,
         value: Option<Bytes>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Version, StoreError> {
         check_length(
             "a state value's namespace",
             key.namespace.as_bytes(),
@@ -507,10 +507,11 @@ impl Book for Facts {
         )?;
         check_length("a state value's name", key.name.as_bytes(), MAX_KEY_BYTES)?;
         let kept = self.state.entry(key.clone()).or_default();
+        let before = kept.version;
         kept.version = if value.is_some() { version } else { 0 };
         kept.value = value;
         kept.is_written = true;
-        Ok(())
+        Ok(before)
     }
 
     fn write_outbox(&mut self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {

@@ -433,12 +433,12 @@ impl Book for LedgerBook<'_> {
         key: &StateKey,
         version: Version,
         value: Option<Bytes>,
-    ) -> Result<(), Infallible> {
-        match value {
+    ) -> Result<Version, Infallible> {
+        let before = match value {
             Some(value) => self.ledger.state.insert(key.clone(), (version, value)),
             None => self.ledger.state.remove(key),
         };
-        Ok(())
+        Ok(before.map_or(0, |(version, _)| version))
     }
 
     fn write_outbox(&mut self, rows: Vec<OutboxRow>) -> Result<(), Infallible> {
