@@ -11,7 +11,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use semel_core::{Gap, KeyExpression, Manifest, RelayConfig};
+use semel_core::{Gap, KeyExpression, Manifest, RelayConfig, SqlGrants};
 use serde::Deserialize;
 
 pub use error::ConfigError;
@@ -154,12 +154,30 @@ pub struct PluginConfig {
     pub destinations: Option<Vec<String>>,
     /// Its handlers that run at a time.
     pub concurrency: Option<NonZeroUsize>,
+    /// What it may do with the user's own tables.
+    pub sql: Option<SqlConfig>,
     /// What its handler may ask for by name.
     pub config: Settings,
     /// What one run may use up.
     pub limits: LimitsConfig,
     /// What becomes of a message whose run failed.
     pub retry: RetryConfig,
+}
+
+/// `[plugins.NAME.sql]`: tables, as statements name them, by what may be done with them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SqlConfig {
+    /// Read by queries.
+    pub select: Vec<String>,
+    /// Inserted into.
+    pub insert: Vec<String>,
+    /// Updated.
+    pub update: Vec<String>,
+    /// Deleted from.
+    pub delete: Vec<String>,
+    /// Functions beside the usual ones.
+    pub functions: Vec<String>,
 }
 
 /// `[plugins.NAME.limits]`.
@@ -180,14 +198,18 @@ pub struct LimitsConfig {
     pub call_bytes: Option<Size>,
     /// Log lines.
     pub log_bytes: Option<Size>,
-    /// Values, outgoing messages and reply together.
+    /// Values, outgoing messages, statements and reply together.
     pub effect_bytes: Option<Size>,
-    /// Writes and outgoing messages together.
+    /// Writes, outgoing messages and statements together.
     pub effects: Option<NonZeroUsize>,
     /// One state key.
     pub state_key_bytes: Option<Size>,
-    /// Distinct state keys read.
+    /// Distinct state keys read, and queries.
     pub reads: Option<NonZeroUsize>,
+    /// Rows that one query may give.
+    pub query_rows: Option<NonZeroUsize>,
+    /// Bytes that one query may give.
+    pub query_bytes: Option<Size>,
 }
 
 /// `[plugins.NAME.retry]`.
@@ -247,6 +269,18 @@ impl OutboxConfig {
         RelayConfig {
             capacity: self.capacity.map_or(defaults.capacity, u64::from),
             ..defaults
+        }
+    }
+}
+
+impl From<SqlConfig> for SqlGrants {
+    fn from(config: SqlConfig) -> Self {
+        Self {
+            select: config.select,
+            insert: config.insert,
+            update: config.update,
+            delete: config.delete,
+            functions: config.functions,
         }
     }
 }

@@ -88,12 +88,12 @@ async fn run_with(
     let serves = matches!(host.incoming, Incoming::Broker { .. });
     let mut outlet = Outlet::open(host.output.as_ref(), config, serves, brokers)?;
     let loaded = tokio::task::block_in_place(|| plugins::load(&host.plugins, config))?;
-    let plugins = loaded
-        .into_iter()
-        .map(|plugin| ReadyPlugin::new(plugin, config, outlet.names(), host.concurrency))
-        .collect::<Result<Vec<_>>>()?;
     let store = semel_stores::open(&host.store).await?;
     tracing::info!(url = redacted(&host.store), "the store is open");
+    let plugins = loaded
+        .into_iter()
+        .map(|plugin| ReadyPlugin::new(plugin, config, &*store, outlet.names(), host.concurrency))
+        .collect::<Result<Vec<_>>>()?;
     let opened = sources::open(&host.incoming, config.source.as_ref(), &plugins, brokers).await?;
     retention::check(&plugins, &opened.sources)?;
 

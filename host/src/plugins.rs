@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use semel_core::{
-    FlowLimits, Grants, KeyExpression, Limits, Manifest, PluginName, RetryPolicy, Versioning,
+    FlowLimits, Grants, KeyExpression, Limits, Manifest, PluginName, QueryLimits, RetryPolicy,
+    Store, Versioning,
 };
 use semel_sandbox::{
     LoadedPlugin, Overrides, Plugin, PluginOverride, RunLimits, Sandbox, SandboxConfig,
@@ -126,6 +127,7 @@ impl ReadyPlugin {
     pub fn new(
         plugin: LoadedPlugin,
         config: &Config,
+        store: &dyn Store,
         mapped: Option<&HashSet<Arc<str>>>,
         concurrency: Option<NonZeroUsize>,
     ) -> Result<Self> {
@@ -138,9 +140,14 @@ impl ReadyPlugin {
                     "[plugins.{name}] allows the destination `{missing}`, which leads nowhere: add [destinations.{missing}] with a url, or use --output"
                 )
             })?;
+        let sql = configured.sql.clone().map(|sql| store.sql(&sql.into()));
+        let sql = sql
+            .transpose()
+            .map_err(|error| anyhow!("[plugins.{name}.sql] can't be granted: {error}"))?;
         let grants = Grants {
             namespace: config.namespace(plugin.name()).into(),
             destinations,
+            sql,
             config: configured.config.0.clone(),
             limits: configured.limits.effect_limits(),
         };
@@ -208,6 +215,10 @@ impl LimitsConfig {
                 .state_key_bytes
                 .map_or(defaults.state_key_bytes, |size| size.0),
             reads: self.reads.map_or(defaults.reads, usize::from),
+            query: QueryLimits {
+                rows: self.query_rows.map_or(defaults.query.rows, usize::from),
+                bytes: self.query_bytes.map_or(defaults.query.bytes, |size| size.0),
+            },
         }
     }
 }

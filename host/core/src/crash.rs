@@ -47,6 +47,10 @@ crash_points! {
     PrepareAfter = "prepare.after",
     /// A batch is about to be sent to the store.
     CommitBefore = "commit.before",
+    /// Inside the store's transaction: about to carry out a run's statements.
+    StatementsBefore = "statements.before",
+    /// They are carried out, and nothing is durable.
+    StatementsAfter = "statements.after",
     /// Inside the store's transaction: everything is written and nothing is durable.
     CommitWritten = "commit.written",
     /// The store has answered; nobody has heard.

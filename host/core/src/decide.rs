@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::{
-    Cause, DeadLetter, Effects, Expected, Fingerprint, Lane, LanePosition, OutboxLane, OutboxRow,
-    Outcome, Park, ParkedRow, Partition, PluginName, Read, RecordId, Run, RunId, StateKey, StateOp,
-    Verdict, Version,
+    AfterMiss, Cause, DeadLetter, Effects, Expected, Fingerprint, Lane, LanePosition, Miss,
+    OutboxLane, OutboxRow, Outcome, Park, ParkedRow, Partition, PluginName, Read, RecordId, Run,
+    RunId, StateKey, StateOp, Statement, Verdict, Version,
 };
 
 /// What a commit looks up and writes. Whatever was written is found by later look-ups. Nobody
@@ -83,15 +83,6 @@ pub enum Fate<'a> {
     Dead(&'a DeadLetter),
 }
 
-/// What earlier runs of a batch left for the later ones.
-#[derive(Default)]
-struct Batch {
-    /// Lanes in which a run was not carried through.
-    held: HashMap<(PluginName, Partition, Lane), Hold>,
-    /// The values written: the version before the batch and the runs that wrote.
-    written: HashMap<StateKey, (Version, Vec<u32>)>,
-}
-
 /// Why later runs of a lane are not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Hold {
@@ -102,78 +93,167 @@ enum Hold {
 }
 
 /// Decides about the runs of a batch in order, and writes what is applied. The outcomes are in
-/// the order of the runs.
+/// the order of the runs. For stores that keep no tables of the user's.
 pub fn decide<B: Book>(book: &mut B, runs: &[Run]) -> Result<Vec<Outcome>, B::Error> {
-    let mut batch = Batch::default();
-    let mut outcomes = Vec::with_capacity(runs.len());
-    for (index, run) in (0..).zip(runs) {
-        let outcome = match judge(book, run, &batch)? {
+    decide_with(book, runs, |_| Some(no_tables()))
+}
+
+/// What becomes of statements where the store keeps no tables of the user's.
+pub fn no_tables() -> Miss {
+    Miss {
+        reason: "the store keeps no tables for statements".to_owned(),
+        then: AfterMiss::Retry,
+    }
+}
+
+/// As [`decide`], where `carry_out` carries out the statements of a run, all or none, or says how
+/// they missed.
+pub fn decide_with<B: Book>(
+    book: &mut B,
+    runs: &[Run],
+    mut carry_out: impl FnMut(&[Statement]) -> Option<Miss>,
+) -> Result<Vec<Outcome>, B::Error> {
+    let mut decision = Decision::default();
+    for run in runs {
+        let outcome = match decision.judge(book, run)? {
             Some(outcome) => outcome,
-            None => apply(book, run, index, &mut batch)?,
+            None if run.statements().is_empty() => decision.apply(book, run)?,
+            None => match carry_out(run.statements()) {
+                Some(miss) => Outcome::Missed(miss),
+                None => decision.apply(book, run)?,
+            },
         };
+        decision.note(run, outcome);
+    }
+    Ok(decision.into_outcomes())
+}
+
+/// The decision about a batch, run by run: each is [judged](Self::judge), [applied](Self::apply)
+/// if nothing stands against it, and what became of it is [noted](Self::note).
+#[derive(Debug, Default)]
+pub struct Decision {
+    outcomes: Vec<Outcome>,
+    /// Lanes in which a run was not carried through.
+    held: HashMap<(PluginName, Partition, Lane), Hold>,
+    /// The values written: the version before the batch and the runs that wrote.
+    written: HashMap<StateKey, (Version, Vec<u32>)>,
+}
+
+impl Decision {
+    /// Tests 1 to 8 of [`Store::commit`](crate::Store::commit): the outcome, unless the run may
+    /// be applied.
+    pub fn judge<B: Book>(&self, book: &mut B, run: &Run) -> Result<Option<Outcome>, B::Error> {
+        let plugin = &run.record.plugin;
+        let entry = book.find(&run.record)?;
+        if let Some(entry) = &entry {
+            if entry.run == run.id {
+                return applied(book, run, entry.version).map(Some);
+            }
+            if entry.fingerprint != run.fingerprint {
+                return Ok(Some(Outcome::Mismatch));
+            }
+            if entry.parked.is_none() {
+                return Ok(Some(Outcome::Duplicate));
+            }
+        }
+        if run.bucket < book.horizon(plugin)? || book.is_fenced(plugin, run.id)? {
+            return Ok(Some(Outcome::Conflict));
+        }
+        if let Some(lane) = &run.lane
+            && let Some(hold) = self.held.get(&lane_of(run, lane))
+            && !(is_waiting(&run.verdict) && *hold == Hold::Parked)
+        {
+            return Ok(Some(Outcome::Conflict));
+        }
+        let parked = entry.and_then(|entry| entry.parked);
+        let found = parked.map_or(Expected::Absent, Expected::Parked);
+        if is_conditional(&run.verdict) && found != run.expected {
+            return Ok(Some(Outcome::AlreadyParked));
+        }
+        if !is_waiting(&run.verdict)
+            && let Some(at) = run.lane_position()
+            && book.is_behind(plugin, &at)?
+        {
+            return Ok(Some(Outcome::Behind));
+        }
+        for read in &run.reads {
+            if !self.stands(book, read)? {
+                return Ok(Some(Outcome::Conflict));
+            }
+        }
+        if let Verdict::Done(effects) = &run.verdict {
+            return find_bad_sum(book, effects);
+        }
+        Ok(None)
+    }
+
+    /// Step 10 of [`Store::commit`](crate::Store::commit), but for statements on the user's own
+    /// tables, which are carried out by then.
+    pub fn apply<B: Book>(&mut self, book: &mut B, run: &Run) -> Result<Outcome, B::Error> {
+        let version = book.next_version()?;
+        let fate = match &run.verdict {
+            Verdict::Done(effects) => {
+                self.write_state(book, effects, version)?;
+                book.write_outbox(run.outbox_rows(version))?;
+                Fate::Done(effects.reply.as_ref())
+            }
+            Verdict::Park(Park { row, .. }) => {
+                let mut row = row.clone();
+                row.version = version;
+                Fate::Parked(row)
+            }
+            Verdict::Dead(letter) => Fate::Dead(letter),
+        };
+        book.write_record(run, version, fate)?;
+        applied(book, run, version)
+    }
+
+    /// Learns what became of a run. The next one is judged after that.
+    pub fn note(&mut self, run: &Run, outcome: Outcome) {
         if let Some(lane) = &run.lane
             && let Some(hold) = hold(run, &outcome)
         {
-            let held = batch.held.entry(lane_of(run, lane)).or_insert(hold);
+            let held = self.held.entry(lane_of(run, lane)).or_insert(hold);
             *held = hold.max(*held);
         }
-        outcomes.push(outcome);
+        self.outcomes.push(outcome);
     }
-    Ok(outcomes)
-}
 
-/// Tests 1 to 8 of [`Store::commit`](crate::Store::commit): the outcome, unless the run is to
-/// be applied.
-fn judge<B: Book>(book: &mut B, run: &Run, batch: &Batch) -> Result<Option<Outcome>, B::Error> {
-    let plugin = &run.record.plugin;
-    let entry = book.find(&run.record)?;
-    if let Some(entry) = &entry {
-        if entry.run == run.id {
-            return applied(book, run, entry.version).map(Some);
-        }
-        if entry.fingerprint != run.fingerprint {
-            return Ok(Some(Outcome::Mismatch));
-        }
-        if entry.parked.is_none() {
-            return Ok(Some(Outcome::Duplicate));
-        }
+    /// The outcomes, in the order of the runs.
+    pub fn into_outcomes(self) -> Vec<Outcome> {
+        self.outcomes
     }
-    if run.bucket < book.horizon(plugin)? || book.is_fenced(plugin, run.id)? {
-        return Ok(Some(Outcome::Conflict));
-    }
-    if let Some(lane) = &run.lane
-        && let Some(hold) = batch.held.get(&lane_of(run, lane))
-        && !(is_waiting(&run.verdict) && *hold == Hold::Parked)
-    {
-        return Ok(Some(Outcome::Conflict));
-    }
-    let parked = entry.and_then(|entry| entry.parked);
-    let found = parked.map_or(Expected::Absent, Expected::Parked);
-    if is_conditional(&run.verdict) && found != run.expected {
-        return Ok(Some(Outcome::AlreadyParked));
-    }
-    if !is_waiting(&run.verdict)
-        && let Some(at) = run.lane_position()
-        && book.is_behind(plugin, &at)?
-    {
-        return Ok(Some(Outcome::Behind));
-    }
-    for read in &run.reads {
-        if !stands(book, read, batch)? {
-            return Ok(Some(Outcome::Conflict));
-        }
-    }
-    if let Verdict::Done(effects) = &run.verdict {
-        return find_bad_sum(book, effects);
-    }
-    Ok(None)
-}
 
-fn stands<B: Book>(book: &mut B, read: &Read, batch: &Batch) -> Result<bool, B::Error> {
-    Ok(match batch.written.get(&read.key) {
-        Some((base, runs)) => *base == read.base && *runs == read.seen,
-        None => read.seen.is_empty() && book.version(&read.key)? == read.base,
-    })
+    fn stands<B: Book>(&self, book: &mut B, read: &Read) -> Result<bool, B::Error> {
+        Ok(match self.written.get(&read.key) {
+            Some((base, runs)) => *base == read.base && *runs == read.seen,
+            None => read.seen.is_empty() && book.version(&read.key)? == read.base,
+        })
+    }
+
+    fn write_state<B: Book>(
+        &mut self,
+        book: &mut B,
+        effects: &Effects,
+        version: Version,
+    ) -> Result<(), B::Error> {
+        let index = u32::try_from(self.outcomes.len()).expect("a batch fits 32 bits");
+        for write in &effects.writes {
+            let before = match write.op {
+                StateOp::Add(_) => book.value(&write.key)?,
+                StateOp::Put(_) | StateOp::Delete => None,
+            };
+            let after = write.op.apply(before.as_ref());
+            let after = after.expect("additions were tested before");
+            let base = book.write_state(&write.key, version, after)?;
+            let written = self.written.entry(write.key.clone());
+            let (_, runs) = written.or_insert((base, Vec::new()));
+            if runs.last() != Some(&index) {
+                runs.push(index);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn find_bad_sum<B: Book>(book: &mut B, effects: &Effects) -> Result<Option<Outcome>, B::Error> {
@@ -186,55 +266,6 @@ fn find_bad_sum<B: Book>(book: &mut B, effects: &Effects) -> Result<Option<Outco
         }
     }
     Ok(None)
-}
-
-/// Step 9 of [`Store::commit`](crate::Store::commit).
-fn apply<B: Book>(
-    book: &mut B,
-    run: &Run,
-    index: u32,
-    batch: &mut Batch,
-) -> Result<Outcome, B::Error> {
-    let version = book.next_version()?;
-    let fate = match &run.verdict {
-        Verdict::Done(effects) => {
-            write_state(book, effects, version, index, batch)?;
-            book.write_outbox(run.outbox_rows(version))?;
-            Fate::Done(effects.reply.as_ref())
-        }
-        Verdict::Park(Park { row, .. }) => {
-            let mut row = row.clone();
-            row.version = version;
-            Fate::Parked(row)
-        }
-        Verdict::Dead(letter) => Fate::Dead(letter),
-    };
-    book.write_record(run, version, fate)?;
-    applied(book, run, version)
-}
-
-fn write_state<B: Book>(
-    book: &mut B,
-    effects: &Effects,
-    version: Version,
-    index: u32,
-    batch: &mut Batch,
-) -> Result<(), B::Error> {
-    for write in &effects.writes {
-        let before = match write.op {
-            StateOp::Add(_) => book.value(&write.key)?,
-            StateOp::Put(_) | StateOp::Delete => None,
-        };
-        let after = write.op.apply(before.as_ref());
-        let after = after.expect("additions were tested before");
-        let base = book.write_state(&write.key, version, after)?;
-        let written = batch.written.entry(write.key.clone());
-        let (_, runs) = written.or_insert((base, Vec::new()));
-        if runs.last() != Some(&index) {
-            runs.push(index);
-        }
-    }
-    Ok(())
 }
 
 fn applied<B: Book>(book: &mut B, run: &Run, version: Version) -> Result<Outcome, B::Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Header, StateKey};
+use crate::{Header, StateKey, Statement};
 
 /// The effects of one run, held back until its commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Effects {
     pub writes: Vec<Write>,
     /// Messages to publish, in order. The index is the ordinal of the message id.
     pub outgoing: Vec<Outgoing>,
+    /// Statements on the user's own tables, in order.
+    pub statements: Vec<Statement>,
     /// The reply, kept with the done record.
     pub reply: Option<Bytes>,
 }

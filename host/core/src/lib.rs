@@ -19,6 +19,7 @@
 
 mod admin;
 mod clock;
+mod context;
 pub mod crash;
 mod dead;
 pub mod decide;
@@ -36,6 +37,7 @@ mod runner;
 mod settlement;
 mod sink;
 mod source;
+mod sql;
 mod store;
 mod throttle;
 mod transactions;
@@ -43,6 +45,7 @@ mod versioning;
 
 pub use admin::{Admin, StateEntry, StoreStats};
 pub use clock::{Clock, SystemClock};
+pub use context::{Aborted, EffectError, Grants, Limits, RunContext};
 pub use dead::{Cause, DeadLetter, DeadLetterId};
 pub use effects::{Effects, NotACounter, Outgoing, StateOp, Write};
 pub use engine::{
@@ -59,12 +62,14 @@ pub use message::{Delivery, Header, Message, Partition, Payload, Position};
 pub use record::{CheckQuery, Checked, LanePosition, ParkedRow, RecordState, Versioned};
 pub use relay::{Relay, RelayConfig, RelayHandle};
 pub use run::{Expected, Outcome, Park, Read, Run, Verdict};
-pub use runner::{
-    Aborted, EffectError, Failure, Finished, Grants, Limits, RunContext, Runner, Seen, Snapshot,
-};
+pub use runner::{Failure, Finished, Runner, Seen, Snapshot};
 pub use settlement::{Disposition, Settlement};
 pub use sink::{OutboxLane, OutboxRow, RowId, Sink, SinkError};
 pub use source::{Received, Source, SourceError};
+pub use sql::{
+    AfterMiss, Miss, OnMiss, QueryError, QueryLimits, SqlAccess, SqlError, SqlGrants, SqlRows,
+    SqlValue, Statement,
+};
 pub use store::{OutboxScan, Store, StoreError};
 pub use transactions::{Prepared, Transactions};
 pub use versioning::{Gap, VersionError, Versioning};

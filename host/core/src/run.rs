@@ -1,8 +1,8 @@
 //! A run that asks to be committed, and what becomes of it.
 
 use crate::{
-    DeadLetter, Effects, Fingerprint, Lane, LanePosition, MessageId, OutboxLane, OutboxRow,
-    ParkedRow, Position, RecordId, RowId, RunId, StateKey, Version,
+    DeadLetter, Effects, Fingerprint, Lane, LanePosition, MessageId, Miss, OutboxLane, OutboxRow,
+    ParkedRow, Position, RecordId, RowId, RunId, StateKey, Statement, Version,
 };
 
 /// One run of a handler, ready for its commit.
@@ -55,6 +55,14 @@ impl Run {
             outgoing: outgoing.clone(),
         })
         .collect()
+    }
+
+    /// The statements on the user's own tables that applying it carries out.
+    pub fn statements(&self) -> &[Statement] {
+        match &self.verdict {
+            Verdict::Done(effects) => &effects.statements,
+            Verdict::Park(_) | Verdict::Dead(_) => &[],
+        }
     }
 
     /// Its place in its lane.
@@ -135,4 +143,6 @@ pub enum Outcome {
     Conflict,
     /// An addition met something that is no counter.
     NotACounter(StateKey),
+    /// A statement on the user's own tables was not carried through.
+    Missed(Miss),
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::{
     CheckQuery, Checked, DeadLetter, OutboxLane, OutboxRow, Outcome, ParkedRow, PluginName,
-    RecordId, RowId, Run, RunId, StateKey, Versioned,
+    RecordId, RowId, Run, RunId, SqlAccess, SqlGrants, StateKey, Versioned,
 };
 
 /// Keeps records, state, outgoing messages, parked messages and dead letters.
@@ -39,8 +39,10 @@ pub trait Store: Send + Sync + 'static {
     ///    `Behind`. Rows that are parked *as* waiting behind are not tested.
     /// 7. A read does not stand (see [`Read`](crate::Read)) → `Conflict`.
     /// 8. An addition does not add up → `NotACounter`.
-    /// 9. Otherwise state, outgoing messages and record are written and a parked row of the
-    ///    record is deleted, all together → `Applied`.
+    /// 9. A statement on the user's own tables matches another number of rows than it must, or
+    ///    the database refuses it → `Missed`.
+    /// 10. Otherwise state, outgoing messages and record are written, the statements are carried
+    ///     out and a parked row of the record is deleted, all together → `Applied`.
     async fn commit(&self, runs: &[Run]) -> Result<Vec<Outcome>, StoreError>;
 
     /// Keeps dead letters that end no record. Burying one again changes nothing.
@@ -77,6 +79,15 @@ pub trait Store: Send + Sync + 'static {
     /// A fence may be forgotten together with done records of its time: a run of that time can
     /// no longer be committed then.
     async fn fence(&self, record: &RecordId, run: RunId) -> Result<bool, StoreError>;
+
+    /// The user's own tables beside the store's, as a plugin with these grants may use them.
+    fn sql(&self, grants: &SqlGrants) -> Result<Arc<dyn SqlAccess>, StoreError> {
+        let _ = grants;
+        Err(StoreError::failed(
+            "it keeps no tables of yours: `sql` needs a store in a MySQL, MariaDB or PostgreSQL \
+             database",
+        ))
+    }
 
     /// Drops the done records of a plugin that are older than its retention.
     /// Returns how many time buckets went.

@@ -2,6 +2,8 @@
 //!
 //! [`RunContext`]: semel_core::RunContext
 
+mod sql;
+
 use bytes::Bytes;
 use semel_core::{EffectError, Outgoing};
 use tracing::Level;
@@ -131,13 +133,14 @@ impl From<LogLevel> for Level {
 pub(crate) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     state(linker)?;
     outbox(linker)?;
+    sql::link(linker)?;
     context(linker)?;
     log(linker)
 }
 
 fn state(linker: &mut Linker<Guest>) -> Result<()> {
     let mut state = linker.instance("semel:plugin/state@0.1.0")?;
-    // The only call that may have to wait. Everything else returns at once.
+    // This and `sql.query` may have to wait. Everything else returns at once.
     state.func_wrap_async("get", |mut caller: Caller<'_>, (key,): (String,)| {
         Box::new(async move {
             let context = &mut enter(&mut caller)?.context;

@@ -13,11 +13,12 @@ use crate::imports::PREVIEW1;
 use crate::module::{FileKind, Outline};
 
 /// The contract, as guests compile it in.
-const WIT: [(&str, &str); 6] = [
+const WIT: [(&str, &str); 7] = [
     ("context.wit", include_str!("../../../wit/context.wit")),
     ("handler.wit", include_str!("../../../wit/handler.wit")),
     ("log.wit", include_str!("../../../wit/log.wit")),
     ("outbox.wit", include_str!("../../../wit/outbox.wit")),
+    ("sql.wit", include_str!("../../../wit/sql.wit")),
     ("state.wit", include_str!("../../../wit/state.wit")),
     ("types.wit", include_str!("../../../wit/types.wit")),
 ];

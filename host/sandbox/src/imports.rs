@@ -5,7 +5,7 @@ use crate::error::Refusal;
 /// The import module of WASI preview 1, which core modules of C and Go have.
 pub(crate) const PREVIEW1: &str = "wasi_snapshot_preview1";
 
-const CONTRACT: [&str; 5] = ["types", "state", "outbox", "context", "log"];
+const CONTRACT: [&str; 6] = ["types", "state", "outbox", "sql", "context", "log"];
 const STAND_INS: [&str; 6] = ["io", "cli", "clocks", "random", "filesystem", "sockets"];
 
 const DESIGN: &str = "A handler must not touch the world: ask for effects through `state` and \
@@ -61,6 +61,7 @@ mod tests {
     fn the_contract_and_the_stand_ins_are_let_in() {
         for import in [
             "semel:plugin/state@0.1.0",
+            "semel:plugin/sql@0.1.0",
             "semel:plugin/log@0.1.7",
             "wasi:io/streams@0.2.0",
             "wasi:sockets/tcp@0.2.12",
@@ -74,7 +75,7 @@ mod tests {
     fn anything_else_is_refused_by_name() {
         for import in [
             "semel:plugin/state@0.2.0",
-            "semel:plugin/sql@0.1.0",
+            "semel:plugin/clock@0.1.0",
             "wasi:http/outgoing-handler@0.2.0",
             "wasi:keyvalue/store@0.2.0",
             "wasi:cli/environment@0.3.0",

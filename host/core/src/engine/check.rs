@@ -91,9 +91,10 @@ impl Checker {
             (RecordState::Absent, Origin::Source) => {
                 job.expected = Expected::Absent;
                 job.fate = match job.fate {
-                    Fate::Doomed(reason) => Fate::Doomed(reason),
+                    fate @ Fate::Doomed(_) => fate,
                     _ if answer.behind => Fate::Behind,
-                    _ => Fate::Run,
+                    fate @ Fate::Failed(_) => fate,
+                    Fate::Run | Fate::Behind => Fate::Run,
                 };
                 Finding::Run(job)
             }

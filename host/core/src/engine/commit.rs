@@ -164,6 +164,11 @@ impl Engine {
                 job.fate = Fate::Doomed(execute::not_a_counter(&key));
                 Some(job)
             }
+            (Outcome::Missed(miss), _) => {
+                job.missed(miss);
+                stats.conflicts.add(1);
+                Some(job)
+            }
             (Outcome::Conflict, _) => {
                 stats.conflicts.add(1);
                 Some(job)

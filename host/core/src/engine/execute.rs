@@ -107,6 +107,9 @@ impl Executor {
                     self.dead(&job, Cause::Rejected, reason.clone(), None),
                     HashMap::new(),
                 ),
+                Fate::Failed(reason) => {
+                    (self.retry(&job, reason.clone(), None, None), HashMap::new())
+                }
                 Fate::Run => match self.decide(&mut job).await {
                     Some(called) => called,
                     None => return Step::Aborted(job),

@@ -176,6 +176,7 @@ impl Intake {
             position,
             lane,
             attempt: 0,
+            misses: 0,
             origin: Origin::Source,
             expected: Expected::Absent,
             bucket: 0,

@@ -6,9 +6,13 @@ use std::time::Instant;
 use super::config::EngineConfig;
 use super::versioning::Revision;
 use crate::{
-    Expected, Fingerprint, Lane, LanePosition, Message, ParkedRow, Position, RecordId, RunId,
-    StateKey, Stats,
+    AfterMiss, Expected, Fingerprint, Lane, LanePosition, Message, Miss, ParkedRow, Position,
+    RecordId, RunId, StateKey, Stats,
 };
+
+/// So many times a handler is run again at once because its statements missed; then it counts as
+/// a failure. Whoever came first has most likely committed by the second.
+const MISSES: u32 = 8;
 
 /// A message that passed the check and is to be run.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ pub(super) struct Job {
     pub(super) lane: Option<Lane>,
     /// Failures before.
     pub(super) attempt: u32,
+    /// Times that a statement missed since the last attempt began.
+    pub(super) misses: u32,
     /// Where it came from; only what the source delivered is acknowledged.
     pub(super) origin: Origin,
     /// The check's answer.
@@ -53,6 +59,8 @@ pub(super) enum Fate {
     Run,
     /// It waits behind a parked message of its lane.
     Behind,
+    /// It could not be committed, for this reason, which may pass.
+    Failed(String),
     /// It can't be committed, for this reason, and is to be buried.
     Doomed(String),
 }
@@ -70,6 +78,7 @@ impl Job {
             position: row.position,
             lane: row.lane,
             attempt: row.attempt,
+            misses: 0,
             origin: Origin::Parked,
             expected: Expected::Parked(row.version),
             bucket: 0,
@@ -87,6 +96,16 @@ impl Job {
     pub(super) fn entity(&self) -> Option<&StateKey> {
         let revision = self.revision.as_ref().filter(|_| self.lane.is_none());
         revision.map(|revision| &revision.entity)
+    }
+
+    /// A statement of its run missed: what to do next.
+    pub(super) fn missed(&mut self, Miss { reason, then }: Miss) {
+        self.misses += 1;
+        match then {
+            AfterMiss::RunAgain if self.misses < MISSES => {}
+            AfterMiss::RunAgain | AfterMiss::Retry => self.fate = Fate::Failed(reason),
+            AfterMiss::Reject => self.fate = Fate::Doomed(reason),
+        }
     }
 
     /// Counts a message that is done.

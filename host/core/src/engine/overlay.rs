@@ -42,6 +42,9 @@ struct Inner {
     writers: HashMap<StateKey, Vec<(u64, StateOp)>>,
     committing: HashSet<StateKey>,
     committing_lanes: HashSet<Place>,
+    /// Lanes of which a staged run has statements on the user's own tables: what those do is seen
+    /// by nobody before they are committed.
+    sealed_lanes: HashSet<Place>,
     /// Lanes of which a run was not applied: nothing of them is staged until they are mended.
     broken_lanes: HashSet<Place>,
     distrust: u32,
@@ -91,6 +94,7 @@ impl Overlay {
                 writers: HashMap::new(),
                 committing: HashSet::new(),
                 committing_lanes: HashSet::new(),
+                sealed_lanes: HashSet::new(),
                 broken_lanes: HashSet::new(),
                 distrust: 0,
                 settled: 0,
@@ -104,7 +108,7 @@ impl Overlay {
     pub(super) fn stage(&self, job: Job, mut run: Run, reads: HashMap<StateKey, Seen>) -> Staging {
         let mut inner = self.lock();
         let lane = run.lane_position().map(place);
-        if lane.is_some_and(|lane| inner.is_held(&lane)) {
+        if lane.as_ref().is_some_and(|lane| inner.is_held(lane)) {
             return Staging::Held(job);
         }
         if !reads.iter().all(|(key, seen)| inner.stands(key, seen)) {
@@ -123,6 +127,9 @@ impl Overlay {
                 let writers = inner.writers.entry(write.key.clone()).or_default();
                 writers.push((number, write.op.clone()));
             }
+        }
+        if !run.statements().is_empty() {
+            inner.sealed_lanes.extend(lane);
         }
         inner.batch.push(Staged { job, run });
         drop(inner);
@@ -147,6 +154,7 @@ impl Overlay {
         inner.first += batch.len() as u64;
         let written = std::mem::take(&mut inner.writers);
         inner.committing = written.into_keys().collect();
+        inner.sealed_lanes.clear();
         inner.committing_lanes = batch
             .iter()
             .filter_map(|staged| staged.run.lane_position().map(place))
@@ -155,7 +163,7 @@ impl Overlay {
     }
 
     /// Whether messages of this lane have to wait for earlier ones: a batch that is being
-    /// committed has some, or one of them was not applied.
+    /// committed has some, one of them staged statements, or one of them was not applied.
     pub(super) fn is_held(&self, lane: &Place) -> bool {
         self.lock().is_held(lane)
     }
@@ -214,7 +222,13 @@ impl Overlay {
 
 impl Inner {
     fn is_held(&self, lane: &Place) -> bool {
-        self.committing_lanes.contains(lane) || self.broken_lanes.contains(lane)
+        [
+            &self.committing_lanes,
+            &self.sealed_lanes,
+            &self.broken_lanes,
+        ]
+        .into_iter()
+        .any(|held| held.contains(lane))
     }
 
     /// Whether a value is what a run saw.

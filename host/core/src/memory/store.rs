@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::decide::no_tables;
 use crate::{
-    Admin, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, OutboxRow, OutboxScan, Outcome,
-    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, RunId, StateEntry, StateKey, Store,
-    StoreError, StoreStats, SystemClock, Versioned,
+    Admin, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, Miss, OutboxRow, OutboxScan,
+    Outcome, ParkedRow, PluginName, RecordId, RecordState, RowId, Run, RunId, StateEntry, StateKey,
+    Statement, Store, StoreError, StoreStats, SystemClock, Versioned,
 };
 use ledger::Ledger;
 
@@ -33,6 +34,21 @@ struct Shared {
     losing: usize,
     /// Commits under way that nobody waits for any more.
     late: Vec<Vec<Run>>,
+    /// Stands in for tables of the user's.
+    tables: Option<Box<CarryOut>>,
+}
+
+/// Carries out the statements of a run, or says how they missed.
+type CarryOut = dyn FnMut(&[Statement]) -> Option<Miss> + Send;
+
+impl Shared {
+    fn commit(&mut self, runs: &[Run], now_ms: u64) -> Vec<Outcome> {
+        let tables = &mut self.tables;
+        self.ledger.commit(runs, now_ms, |statements| match tables {
+            Some(tables) => tables(statements),
+            None => Some(no_tables()),
+        })
+    }
 }
 
 /// A call to a [`MemoryStore`].
@@ -107,6 +123,15 @@ impl MemoryStore {
         self.shared().losing = commits;
     }
 
+    /// Lets `carry_out` carry out the statements of each run that is to be applied, all or none, or
+    /// say how they missed.
+    pub fn keep_tables(
+        &self,
+        carry_out: impl FnMut(&[Statement]) -> Option<Miss> + Send + 'static,
+    ) {
+        self.shared().tables = Some(Box::new(carry_out));
+    }
+
     /// Ends all faults. Commits that are late stay so.
     pub fn heal(&self) {
         let mut shared = self.shared();
@@ -121,7 +146,7 @@ impl MemoryStore {
         let mut shared = self.shared();
         let late = std::mem::take(&mut shared.late);
         for runs in &late {
-            shared.ledger.commit(runs, now_ms);
+            shared.commit(runs, now_ms);
         }
         late.len()
     }
@@ -212,9 +237,9 @@ impl Store for MemoryStore {
             Some(StoreFault::Lost) => {}
             Some(StoreFault::Late) => shared.late.push(runs.to_vec()),
             Some(StoreFault::ReplyLost) => {
-                shared.ledger.commit(runs, now_ms);
+                shared.commit(runs, now_ms);
             }
-            None => return Ok(shared.ledger.commit(runs, now_ms)),
+            None => return Ok(shared.commit(runs, now_ms)),
         }
         Err(unavailable(StoreCall::Commit))
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use semel_core::crash::CrashPoint;
 use semel_core::{
-    Engine, EngineConfig, EngineError, EngineParts, Grants, Limits, PluginName, Relay, RetryPolicy,
-    Stats, StoreError,
+    Engine, EngineConfig, EngineError, EngineParts, Grants, PluginName, Relay, RetryPolicy, Stats,
+    StoreError,
 };
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
@@ -168,9 +168,7 @@ fn engine_config(world: &World) -> EngineConfig {
         versioning: world.plan.versioning.clone(),
         grants: Arc::new(Grants {
             namespace: PLUGIN.into(),
-            destinations: None,
-            config: Default::default(),
-            limits: Limits::default(),
+            ..Grants::default()
         }),
         retention: RETENTION,
         retry: RetryPolicy {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use semel_core::memory::{Answer, MemorySink, MemorySource, MemoryStore, NativeRunner};
 use semel_core::{
     BusinessKey, Clock, Engine, EngineConfig, EngineParts, Failure, FlowLimits, Grants, Header,
-    Limits, Message, Outgoing, PluginName, RecordId, Relay, RelayConfig, RelayHandle, RetryPolicy,
-    RunContext, Runner, Source, Stats, Transactions, Versioning,
+    Message, Outgoing, PluginName, RecordId, Relay, RelayConfig, RelayHandle, RetryPolicy,
+    RunContext, Runner, Source, SqlAccess, Stats, Transactions, Versioning,
 };
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -171,6 +171,7 @@ pub struct World {
     pub flow: FlowLimits,
     pub relay: RelayConfig,
     pub transactions: Option<Arc<dyn Transactions>>,
+    pub sql: Option<Arc<dyn SqlAccess>>,
     instances: Arc<AtomicU64>,
 }
 
@@ -197,6 +198,7 @@ impl World {
             },
             relay: RelayConfig::default(),
             transactions: None,
+            sql: None,
             instances: Arc::default(),
         }
     }
@@ -225,9 +227,8 @@ impl World {
             versioning: self.versioning.clone(),
             grants: Arc::new(Grants {
                 namespace: PLUGIN.into(),
-                destinations: None,
-                config: Default::default(),
-                limits: Limits::default(),
+                sql: self.sql.clone(),
+                ..Grants::default()
             }),
             retention: Duration::from_secs(7 * 86_400),
             retry: self.retry,

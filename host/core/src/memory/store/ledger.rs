@@ -6,11 +6,12 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::decide::{self, Book, Entry, decide};
+use crate::decide::{self, Book, Entry, decide_with};
 use crate::{
     BusinessKey, CheckQuery, Checked, DeadLetter, DeadLetterId, Fingerprint, Lane, LanePosition,
-    OutboxLane, OutboxRow, OutboxScan, Outcome, ParkedRow, Partition, PluginName, RecordId,
-    RecordState, RowId, Run, RunId, StateEntry, StateKey, StoreStats, Version, Versioned,
+    Miss, OutboxLane, OutboxRow, OutboxScan, Outcome, ParkedRow, Partition, PluginName, RecordId,
+    RecordState, RowId, Run, RunId, StateEntry, StateKey, Statement, StoreStats, Version,
+    Versioned,
 };
 
 /// Everything that a store knows.
@@ -75,12 +76,17 @@ impl Ledger {
         }
     }
 
-    pub(super) fn commit(&mut self, runs: &[Run], now_ms: u64) -> Vec<Outcome> {
+    pub(super) fn commit(
+        &mut self,
+        runs: &[Run],
+        now_ms: u64,
+        carry_out: impl FnMut(&[Statement]) -> Option<Miss>,
+    ) -> Vec<Outcome> {
         let mut book = LedgerBook {
             ledger: self,
             now_ms,
         };
-        let Ok(outcomes) = decide(&mut book, runs);
+        let Ok(outcomes) = decide_with(&mut book, runs, carry_out);
         outcomes
     }
 
