@@ -7,6 +7,9 @@
 //! rules of the protocol are applied to that in memory ([`semel_core::decide`]). The second
 //! writes, notes version and time in the locked row, and commits.
 //!
+//! Statements of plugins on tables beside the store's are carried out between the two round trips,
+//! each run's behind a savepoint, so that one that misses takes back its own and no other's.
+//!
 //! Everything else that decides by what is stored (fences, expiry, replays, refusals) takes the
 //! same lock first. So they happen one after the other, and under READ COMMITTED, where each
 //! statement sees what was committed before it began, a holder sees all that earlier holders
@@ -33,6 +36,7 @@
 //! commit that the check did not see comes later, so its records are not older than the check,
 //! which is what rule 18 needs; clocks are only used to forget.
 
+mod access;
 mod address;
 mod admin;
 mod answer;
@@ -47,17 +51,19 @@ mod server;
 mod text;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use semel_core::crash::{CrashPoint, crash_point};
-use semel_core::decide::decide;
+use semel_core::decide::Decision;
 use semel_core::{
     CheckQuery, Checked, DeadLetter, Fingerprint, OutboxRow, OutboxScan, Outcome, ParkedRow,
-    PluginName, RecordId, RecordState, RowId, Run, RunId, StateKey, Store, StoreError, Version,
-    Versioned,
+    PluginName, RecordId, RecordState, RowId, Run, RunId, SqlAccess, SqlGrants, StateKey, Store,
+    StoreError, Version, Versioned,
 };
 
+use self::access::Access;
 use self::answer::{Cells, take, unexpected};
 use self::book::{DEAD, DONE, Facts, PARKED, Questions, insert_letters, record_id, state_id};
 use self::schema::{Tables, lane_id};
@@ -68,7 +74,10 @@ use crate::OpenError;
 /// A store in a MySQL, MariaDB or PostgreSQL database.
 #[derive(Debug)]
 pub struct SqlStore {
+    kind: address::Kind,
     server: Server,
+    /// For queries of plugins, which must not keep commits from a connection.
+    reader: Arc<Server>,
     tables: Tables,
 }
 
@@ -101,7 +110,20 @@ impl SqlStore {
         let asked = Questions::ask(&mut script, words, &self.tables, runs);
         let mut sets = conversation.run_all(script).await?;
         let mut facts = Facts::new(&mut sets, &asked)?;
-        let outcomes = decide(&mut facts, runs)?;
+        let mut decision = Decision::default();
+        for run in runs {
+            let statements = run.statements();
+            let outcome = match decision.judge(&mut facts, run)? {
+                Some(outcome) => outcome,
+                None if statements.is_empty() => decision.apply(&mut facts, run)?,
+                None => match conversation.carry_out(statements).await? {
+                    Some(miss) => Outcome::Missed(miss),
+                    None => decision.apply(&mut facts, run)?,
+                },
+            };
+            decision.note(run, outcome);
+        }
+        let outcomes = decision.into_outcomes();
         if !facts.has_changes() {
             conversation.run("ROLLBACK".to_owned()).await?;
             conversation.end();
@@ -349,6 +371,12 @@ impl Store for SqlStore {
 
     async fn fence(&self, record: &RecordId, run: RunId) -> Result<bool, StoreError> {
         self.server.inside(self.fence_run(record, run)).await
+    }
+
+    fn sql(&self, grants: &SqlGrants) -> Result<Arc<dyn SqlAccess>, StoreError> {
+        let reader = Arc::clone(&self.reader);
+        let access = Access::new(grants.clone(), self.kind, &self.tables, reader)?;
+        Ok(Arc::new(access))
     }
 
     async fn expire(

@@ -1,10 +1,13 @@
 //! MySQL and MariaDB.
 
+mod values;
+
 use std::str::FromStr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use semel_core::{QueryLimits, SqlRows, SqlValue};
 use sqlx::mysql::{
     MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode,
 };
@@ -14,7 +17,8 @@ use sqlx::{
 
 use super::address::{Address, Tls};
 use super::answer::{Cell, Cells, Set};
-use super::server::{Connection, Connector, Meaning};
+use super::server::statements::refusal_of_client;
+use super::server::{Connection, Connector, Meaning, Purpose, Refusal};
 use super::text::Words;
 
 pub(super) static WORDS: Words = Words {
@@ -22,6 +26,8 @@ pub(super) static WORDS: Words = Words {
     bytes: "x'",
     now_ms: "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
     begin: "START TRANSACTION",
+    begin_run: "SAVEPOINT semel_run",
+    end_run: "RELEASE SAVEPOINT semel_run",
     on_conflict: false,
     steps: &[&[
         "CREATE TABLE IF NOT EXISTS {p}_schema (version BIGINT NOT NULL) ENGINE = InnoDB",
@@ -69,15 +75,19 @@ const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
 /// Bounds that only one of the two knows, and no detour for long lists of keys.
 const MARIADB_SESSION: &str = "SET SESSION max_statement_time = 8, idle_transaction_timeout = 10, \
     in_predicate_conversion_threshold = 0";
+/// What a session is told that only answers queries of plugins.
+const READ_ONLY: &str = "SET SESSION TRANSACTION READ ONLY";
+
 const MYSQL_SESSION: &str = "SET SESSION max_execution_time = 8000";
 
 /// Makes connections.
 pub(super) struct Mysql {
     options: MySqlConnectOptions,
+    purpose: Purpose,
 }
 
 impl Mysql {
-    pub(super) fn new(address: &Address) -> Result<Self, sqlx::Error> {
+    pub(super) fn new(address: &Address, purpose: Purpose) -> Result<Self, sqlx::Error> {
         let options = MySqlConnectOptions::from_str(&address.server)?;
         let mut options = options
             .ssl_mode(match address.tls {
@@ -90,7 +100,7 @@ impl Mysql {
         if let Some(ca) = &address.ca {
             options = options.ssl_ca(ca);
         }
-        Ok(Self { options })
+        Ok(Self { options, purpose })
     }
 }
 
@@ -106,6 +116,9 @@ impl Connector for Mysql {
             false => MYSQL_SESSION,
         };
         run(&mut connection, bounds.to_owned()).await?;
+        if self.purpose == Purpose::Queries {
+            run(&mut connection, READ_ONLY.to_owned()).await?;
+        }
         Ok(Box::new(connection))
     }
 
@@ -119,6 +132,14 @@ impl Connector for Mysql {
         };
         let error = database.try_downcast_ref::<MySqlDatabaseError>();
         meaning_of(error.map_or(0, MySqlDatabaseError::number))
+    }
+
+    fn refusal(&self, error: &sqlx::Error) -> Option<Refusal> {
+        let sqlx::Error::Database(database) = error else {
+            return refusal_of_client(error);
+        };
+        let number = database.try_downcast_ref::<MySqlDatabaseError>()?.number();
+        refusal_of(number, database.message())
     }
 }
 
@@ -154,10 +175,38 @@ fn meaning_of(number: u16) -> Meaning {
     }
 }
 
+fn refusal_of(number: u16, message: &str) -> Option<Refusal> {
+    match number {
+        // A key is there, a column must not be empty, a foreign key, a check.
+        1062 | 1048 | 1169 | 1216 | 1217 | 1364 | 1451 | 1452 | 1557 | 1586 | 1761 | 1762
+        | 3819 | 4025 => Some(Refusal::Constraint(message.to_owned())),
+        // A row is locked for too long, or the statement takes too long.
+        1205 | 1969 | 3024 => Some(Refusal::Statement(message.to_owned())),
+        _ => match meaning_of(number) {
+            Meaning::RolledBack | Meaning::Lost | Meaning::OutOfService => None,
+            Meaning::Help(_) if matches!(number, 1021 | 1114 | 1153) => None,
+            Meaning::Help(_) => Some(Refusal::Statement(message.to_owned())),
+        },
+    }
+}
+
 #[async_trait]
 impl Connection for MySqlConnection {
     async fn run(&mut self, text: String) -> Result<Vec<Set>, sqlx::Error> {
         run(self, text).await
+    }
+
+    async fn execute(&mut self, text: &str, parameters: &[SqlValue]) -> Result<u64, sqlx::Error> {
+        values::execute(self, text, parameters).await
+    }
+
+    async fn query(
+        &mut self,
+        text: &str,
+        parameters: &[SqlValue],
+        limits: QueryLimits,
+    ) -> Result<SqlRows, sqlx::Error> {
+        values::query(self, text, parameters, limits).await
     }
 }
 
@@ -205,6 +254,17 @@ mod tests {
         assert_eq!(meaning_of(1053), Meaning::Lost);
         assert_eq!(meaning_of(1040), Meaning::OutOfService);
         assert!(matches!(meaning_of(1045), Meaning::Help(help) if help.contains("password")));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_statement_is_told_from_what_is_wrong_with_the_server() {
+        let refusal = |number| refusal_of(number, "so");
+        assert_eq!(refusal(1062), Some(Refusal::Constraint("so".to_owned())));
+        assert_eq!(refusal(1205), Some(Refusal::Statement("so".to_owned())));
+        assert_eq!(refusal(1064), Some(Refusal::Statement("so".to_owned())));
+        assert_eq!(refusal(1213), None);
+        assert_eq!(refusal(1053), None);
+        assert_eq!(refusal(1021), None);
     }
 
     #[test]

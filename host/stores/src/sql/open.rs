@@ -1,6 +1,7 @@
 //! What is asked of a server before it is trusted.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use semel_core::StoreError;
 
@@ -10,7 +11,7 @@ use super::answer::{Cells, take};
 use super::mysql::Mysql;
 use super::postgres::Postgres;
 use super::schema::{Tables, migrate as migrate_tables, progress};
-use super::server::{Connector, Failure, Server};
+use super::server::{Connector, Failure, Purpose, Server};
 use crate::OpenError;
 use crate::url::without_password;
 
@@ -92,13 +93,13 @@ async fn connect(url: &str, address: &Address) -> Result<SqlStore, OpenError> {
         reason: error.to_string(),
     };
     let refused = |reason: String| refused(url, address, reason);
-    let connector = || -> Result<Box<dyn Connector>, OpenError> {
+    let connector = |purpose| -> Result<Box<dyn Connector>, OpenError> {
         Ok(match address.kind {
-            Kind::Mysql => Box::new(Mysql::new(address).map_err(invalid)?),
-            Kind::Postgres => Box::new(Postgres::new(address).map_err(invalid)?),
+            Kind::Mysql => Box::new(Mysql::new(address, purpose).map_err(invalid)?),
+            Kind::Postgres => Box::new(Postgres::new(address, purpose).map_err(invalid)?),
         })
     };
-    let server = Server::new(connector()?, address.connections, LONGEST);
+    let server = Server::new(connector(Purpose::Store)?, address.connections, LONGEST);
     let settings = match server.converse().await {
         Ok(conversation) => {
             conversation.end();
@@ -121,7 +122,13 @@ async fn connect(url: &str, address: &Address) -> Result<SqlStore, OpenError> {
         }
     };
     Ok(SqlStore {
-        server: Server::new(connector()?, address.connections, longest),
+        kind: address.kind,
+        server: Server::new(connector(Purpose::Store)?, address.connections, longest),
+        reader: Arc::new(Server::new(
+            connector(Purpose::Queries)?,
+            address.connections,
+            longest,
+        )),
         tables: Tables::new(&address.prefix),
     })
 }

@@ -1,10 +1,13 @@
 //! PostgreSQL.
 
+mod values;
+
 use std::str::FromStr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use semel_core::{QueryLimits, SqlRows, SqlValue};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{
     AssertSqlSafe, Column, ConnectOptions, Decode, Either, Postgres as Pg, Row, TypeInfo, ValueRef,
@@ -13,7 +16,8 @@ use sqlx::{
 
 use super::address::{Address, Tls};
 use super::answer::{Cell, Cells, Set};
-use super::server::{Connection, Connector, Meaning};
+use super::server::statements::refusal_of_client;
+use super::server::{Connection, Connector, Meaning, Purpose, Refusal};
 use super::text::Words;
 
 pub(super) static WORDS: Words = Words {
@@ -21,6 +25,8 @@ pub(super) static WORDS: Words = Words {
     bytes: "'\\x",
     now_ms: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
     begin: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    begin_run: "SAVEPOINT semel_run; SET CONSTRAINTS ALL DEFERRED",
+    end_run: "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT semel_run",
     on_conflict: true,
     steps: &[&[
         "CREATE TABLE IF NOT EXISTS {p}_schema (version BIGINT NOT NULL)",
@@ -72,13 +78,17 @@ const SESSION: &str = "SET statement_timeout = 8000; SET lock_timeout = 5000; \
     SET standard_conforming_strings = on; SET bytea_output = hex; \
     SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off";
 
+/// What a session is told that only answers queries of plugins. They know no keys of ours.
+const READ_ONLY: &str = "SET default_transaction_read_only = on; SET enable_seqscan = on";
+
 /// Makes connections.
 pub(super) struct Postgres {
     options: PgConnectOptions,
+    purpose: Purpose,
 }
 
 impl Postgres {
-    pub(super) fn new(address: &Address) -> Result<Self, sqlx::Error> {
+    pub(super) fn new(address: &Address, purpose: Purpose) -> Result<Self, sqlx::Error> {
         let options = PgConnectOptions::from_str(&address.server)?;
         let mut options = options
             .application_name("semel")
@@ -92,7 +102,7 @@ impl Postgres {
         if let Some(ca) = &address.ca {
             options = options.ssl_root_cert(ca);
         }
-        Ok(Self { options })
+        Ok(Self { options, purpose })
     }
 }
 
@@ -101,6 +111,9 @@ impl Connector for Postgres {
     async fn connect(&self) -> Result<Box<dyn Connection>, sqlx::Error> {
         let mut connection = self.options.connect().await?;
         run(&mut connection, SESSION.to_owned()).await?;
+        if self.purpose == Purpose::Queries {
+            run(&mut connection, READ_ONLY.to_owned()).await?;
+        }
         Ok(Box::new(connection))
     }
 
@@ -113,6 +126,15 @@ impl Connector for Postgres {
             return super::server::meaning_of_client(error);
         };
         meaning_of(&database.code().unwrap_or_default())
+    }
+
+    fn refusal(&self, error: &sqlx::Error) -> Option<Refusal> {
+        match error {
+            sqlx::Error::Database(database) => {
+                refusal_of(&database.code().unwrap_or_default(), database.message())
+            }
+            _ => refusal_of_client(error),
+        }
     }
 }
 
@@ -142,10 +164,36 @@ fn meaning_of(code: &str) -> Meaning {
     }
 }
 
+fn refusal_of(code: &str, message: &str) -> Option<Refusal> {
+    match code {
+        _ if code.starts_with("23") => Some(Refusal::Constraint(message.to_owned())),
+        // A row is locked for too long, or the statement takes too long.
+        "55P03" | "57014" => Some(Refusal::Statement(message.to_owned())),
+        "53100" => None,
+        _ => match meaning_of(code) {
+            Meaning::RolledBack | Meaning::Lost | Meaning::OutOfService => None,
+            Meaning::Help(_) => Some(Refusal::Statement(message.to_owned())),
+        },
+    }
+}
+
 #[async_trait]
 impl Connection for PgConnection {
     async fn run(&mut self, text: String) -> Result<Vec<Set>, sqlx::Error> {
         run(self, text).await
+    }
+
+    async fn execute(&mut self, text: &str, parameters: &[SqlValue]) -> Result<u64, sqlx::Error> {
+        values::execute(self, text, parameters).await
+    }
+
+    async fn query(
+        &mut self,
+        text: &str,
+        parameters: &[SqlValue],
+        limits: QueryLimits,
+    ) -> Result<SqlRows, sqlx::Error> {
+        values::query(self, text, parameters, limits).await
     }
 }
 
@@ -200,6 +248,17 @@ mod tests {
         assert_eq!(meaning_of("08006"), Meaning::Lost);
         assert_eq!(meaning_of("25006"), Meaning::OutOfService);
         assert!(matches!(meaning_of("28P01"), Meaning::Help(help) if help.contains("password")));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_statement_is_told_from_what_is_wrong_with_the_server() {
+        let refusal = |code| refusal_of(code, "so");
+        assert_eq!(refusal("23505"), Some(Refusal::Constraint("so".to_owned())));
+        assert_eq!(refusal("57014"), Some(Refusal::Statement("so".to_owned())));
+        assert_eq!(refusal("42P01"), Some(Refusal::Statement("so".to_owned())));
+        assert_eq!(refusal("40P01"), None);
+        assert_eq!(refusal("57P01"), None);
+        assert_eq!(refusal("53100"), None);
     }
 
     #[test]

@@ -68,6 +68,22 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// Whether a table of this name is the store's. Some servers take names in any case.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let all = [
+            &self.schema,
+            &self.sequence,
+            &self.horizon,
+            &self.record,
+            &self.parked,
+            &self.state,
+            &self.outbox,
+            &self.dead,
+            &self.fence,
+        ];
+        all.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
     pub(super) fn new(prefix: &str) -> Self {
         let table = |name: &str| format!("{prefix}_{name}");
         Self {

@@ -1,5 +1,7 @@
 //! Connections to a database server: bounded in number and in time.
 
+pub(super) mod statements;
+
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::{Pin, pin};
@@ -7,10 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use semel_core::StoreError;
+use semel_core::{QueryLimits, SqlRows, SqlValue, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+pub(super) use self::statements::{QueryFailure, Refusal};
 use super::answer::Set;
 use super::text::{Script, Words};
 
@@ -41,6 +44,10 @@ pub(super) trait Connector: Send + Sync + 'static {
 
     /// What an error means.
     fn meaning(&self, error: &sqlx::Error) -> Meaning;
+
+    /// What an error says of the statement of a plugin that met it. None if it is not about the
+    /// statement.
+    fn refusal(&self, error: &sqlx::Error) -> Option<Refusal>;
 }
 
 /// A connection.
@@ -48,6 +55,26 @@ pub(super) trait Connector: Send + Sync + 'static {
 pub(super) trait Connection: Send {
     /// Sends statements as text and gives their answers in order.
     async fn run(&mut self, text: String) -> Result<Vec<Set>, sqlx::Error>;
+
+    /// Sends a statement with parameters. Returns how many rows it inserted, matched or deleted.
+    async fn execute(&mut self, text: &str, parameters: &[SqlValue]) -> Result<u64, sqlx::Error>;
+
+    /// Sends a query with parameters.
+    async fn query(
+        &mut self,
+        text: &str,
+        parameters: &[SqlValue],
+        limits: QueryLimits,
+    ) -> Result<SqlRows, sqlx::Error>;
+}
+
+/// What connections are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The store's own work.
+    Store,
+    /// Queries of plugins: nothing can be written over them.
+    Queries,
 }
 
 /// What an error of a server or a connection means.
@@ -285,6 +312,13 @@ fn failed(words: &Words, error: &sqlx::Error, help: &str) -> StoreError {
     }
 }
 
+fn timed_out() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("no answer within {ANSWER_TIMEOUT:?}"),
+    ))
+}
+
 /// A connection while it is in use. Unless it is [ended](Self::end), it is closed, and the
 /// server rolls back what was begun on it.
 pub(super) struct Conversation<'a> {
@@ -347,10 +381,7 @@ impl Conversation<'_> {
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, connection.run(text)).await {
             Ok(answer) => answer,
-            Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                format!("no answer within {ANSWER_TIMEOUT:?}"),
-            ))),
+            Err(_) => Err(timed_out()),
         }
     }
 

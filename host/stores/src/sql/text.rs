@@ -18,6 +18,9 @@ pub(super) struct Words {
     pub(super) now_ms: &'static str,
     /// Begins a transaction.
     pub(super) begin: &'static str,
+    /// Begins and ends the part of a transaction that is one run's.
+    pub(super) begin_run: &'static str,
+    pub(super) end_run: &'static str,
     /// Whether an insert that meets its key is told by `ON CONFLICT`.
     pub(super) on_conflict: bool,
     /// The statements of each step of the schema; `{p}` stands for the prefix.
