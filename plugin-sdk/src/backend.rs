@@ -1,6 +1,7 @@
 //! What a [`Context`](crate::Context) passes calls on to: the host's imports in a plugin,
 //! the test harness elsewhere.
 
+use crate::sql::{SqlError, SqlRows, SqlValue, Staged};
 use crate::{Error, Level, Outgoing, reject, retry};
 
 /// The contract's imports.
@@ -10,6 +11,8 @@ pub(crate) trait Backend {
     fn delete(&self, name: &str) -> Result<(), EffectError>;
     fn add(&self, name: &str, delta: i64) -> Result<(), EffectError>;
     fn publish(&self, outgoing: Outgoing) -> Result<String, EffectError>;
+    fn execute(&self, statement: Staged) -> Result<(), SqlError>;
+    fn query(&self, text: &str, parameters: &[SqlValue]) -> Result<SqlRows, SqlError>;
     fn config(&self, name: &str) -> Option<String>;
     fn idempotency_key(&self, label: &str) -> String;
     /// At most [`MAX_RANDOM_BYTES`].

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::backend::{Backend, MAX_RANDOM_BYTES};
-use crate::{Log, Message, Outgoing, Result, State};
+use crate::{Log, Message, Outgoing, Result, Sql, State};
 
 /// A handler's whole access to the world: its message, its state, its outgoing messages.
 ///
@@ -59,6 +59,21 @@ impl Context {
         self.backend
             .publish(outgoing)
             .map_err(|error| error.on_publish(&destination))
+    }
+
+    /// The user's own tables, where the store is a database and the operator granted their use.
+    ///
+    /// ```
+    /// # fn example(ctx: &mut semel::Context) -> semel::Result {
+    /// ctx.sql()
+    ///     .statement("INSERT INTO payments (order_id, amount) VALUES (?, ?)")
+    ///     .bind("o-1")
+    ///     .bind(250)
+    ///     .stage()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn sql(&self) -> Sql<'_> {
+        Sql(&*self.backend)
     }
 
     /// Lines for the operator.

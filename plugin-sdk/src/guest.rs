@@ -15,10 +15,11 @@ use std::panic;
 
 use bindings::Guest;
 use bindings::semel::plugin::types::{Failure, Message as WitMessage, RetryHint};
-use bindings::semel::plugin::{context, log, outbox, state, types};
+use bindings::semel::plugin::{context, log, outbox, sql, state, types};
 
 use crate::backend::{Backend, EffectError};
-use crate::{Context, Error, Handler, Level, Message, Outgoing};
+use crate::sql::{SqlError, SqlRows, SqlValue, Staged};
+use crate::{Context, Error, Handler, Level, Message, OnMiss, Outgoing};
 
 impl<H: Handler> Guest for H {
     fn handle(message: WitMessage) -> Result<Option<Vec<u8>>, Failure> {
@@ -63,6 +64,33 @@ impl Backend for Imports {
             delay_ms: outgoing.delay.map(milliseconds),
         };
         Ok(outbox::publish(&outgoing.destination, &message)?)
+    }
+
+    fn execute(&self, statement: Staged) -> Result<(), SqlError> {
+        let statement = sql::Statement {
+            text: statement.text,
+            parameters: statement
+                .parameters
+                .into_iter()
+                .map(sql::Value::from)
+                .collect(),
+            rows: statement.rows,
+            on_miss: match statement.on_miss {
+                OnMiss::RunAgain => sql::OnMiss::RunAgain,
+                OnMiss::Reject => sql::OnMiss::Reject,
+            },
+        };
+        Ok(sql::execute(&statement)?)
+    }
+
+    fn query(&self, text: &str, parameters: &[SqlValue]) -> Result<SqlRows, SqlError> {
+        let parameters: Vec<_> = parameters.iter().cloned().map(sql::Value::from).collect();
+        let sql::Rows { columns, rows } = sql::query(text, &parameters)?;
+        let row = |row: Vec<sql::Value>| row.into_iter().map(SqlValue::from).collect();
+        Ok(SqlRows {
+            columns,
+            rows: rows.into_iter().map(row).collect(),
+        })
     }
 
     fn config(&self, name: &str) -> Option<String> {
@@ -121,6 +149,41 @@ impl From<types::EffectError> for EffectError {
         match error {
             types::EffectError::Denied => Self::Denied,
             types::EffectError::LimitExceeded => Self::LimitExceeded,
+        }
+    }
+}
+
+impl From<SqlValue> for sql::Value {
+    fn from(value: SqlValue) -> Self {
+        match value {
+            SqlValue::Null => Self::Null,
+            SqlValue::Boolean(value) => Self::Boolean(value),
+            SqlValue::Integer(value) => Self::Integer(value),
+            SqlValue::Float(value) => Self::Float(value),
+            SqlValue::Text(value) => Self::Text(value),
+            SqlValue::Bytes(value) => Self::Bytes(value),
+        }
+    }
+}
+
+impl From<sql::Value> for SqlValue {
+    fn from(value: sql::Value) -> Self {
+        match value {
+            sql::Value::Null => Self::Null,
+            sql::Value::Boolean(value) => Self::Boolean(value),
+            sql::Value::Integer(value) => Self::Integer(value),
+            sql::Value::Float(value) => Self::Float(value),
+            sql::Value::Text(value) => Self::Text(value),
+            sql::Value::Bytes(value) => Self::Bytes(value),
+        }
+    }
+}
+
+impl From<sql::SqlError> for SqlError {
+    fn from(error: sql::SqlError) -> Self {
+        match error {
+            sql::SqlError::Denied(reason) | sql::SqlError::Failed(reason) => Self::Refused(reason),
+            sql::SqlError::LimitExceeded => Self::LimitExceeded,
         }
     }
 }

@@ -73,6 +73,7 @@ mod handler;
 mod log;
 mod message;
 mod outgoing;
+mod sql;
 mod state;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
@@ -86,6 +87,7 @@ pub use log::{Level, Log};
 pub use message::Message;
 pub use outgoing::Outgoing;
 pub use semel_sdk_macros::handler;
+pub use sql::{OnMiss, Query, Sql, SqlRows, SqlValue, Staged, Statement};
 pub use state::State;
 
 /// The README's example compiles.

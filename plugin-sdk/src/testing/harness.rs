@@ -2,26 +2,28 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::run::{Run, Shared};
+use super::run::{Answers, Run, Shared};
 use super::{Incoming, Outcome, key};
-use crate::{Context, Handler, Level, Message, Result};
+use crate::{Context, Handler, Level, Message, Result, SqlRows, SqlValue, Staged};
 
 /// Runs one handler natively: see [the module](crate::testing).
-#[derive(Debug)]
 pub struct Harness {
     handle: fn(&mut Context) -> Result<Option<Vec<u8>>>,
     manifest: Manifest,
     config: HashMap<String, String>,
     destinations: Option<BTreeSet<String>>,
+    rows: Option<Answers>,
     max_effects: usize,
     state: BTreeMap<String, Vec<u8>>,
     published: Vec<Published>,
+    statements: Vec<Staged>,
     log: Vec<LogLine>,
     records: HashMap<Vec<u8>, Record>,
     /// The version last applied of each entity.
@@ -109,9 +111,11 @@ impl Harness {
             manifest: serde_json::from_str(H::MANIFEST).expect("the attribute writes a manifest"),
             config: HashMap::new(),
             destinations: None,
+            rows: None,
             max_effects: usize::MAX,
             state: BTreeMap::new(),
             published: Vec::new(),
+            statements: Vec::new(),
             log: Vec::new(),
             records: HashMap::new(),
             versions: HashMap::new(),
@@ -149,7 +153,13 @@ impl Harness {
         self
     }
 
-    /// Refuses a run's effects (state writes and outgoing messages) beyond this many. Without
+    /// Answers queries in place of a database: the text and its parameters make the rows.
+    pub fn with_rows(mut self, answer: impl Fn(&str, &[SqlValue]) -> SqlRows + 'static) -> Self {
+        self.rows = Some(Rc::new(answer));
+        self
+    }
+
+    /// Refuses a run's effects (state writes, outgoing messages and statements) beyond this many. Without
     /// it there is no limit.
     pub fn with_max_effects(mut self, max_effects: usize) -> Self {
         self.max_effects = max_effects;
@@ -250,6 +260,12 @@ impl Harness {
         &self.published
     }
 
+    /// All statements that were staged by runs that were applied, in order. The harness has no
+    /// tables, so it takes each of them for carried out.
+    pub fn statements(&self) -> &[Staged] {
+        &self.statements
+    }
+
     /// All lines that were logged, also by runs that failed.
     pub fn log(&self) -> &[LogLine] {
         &self.log
@@ -347,6 +363,7 @@ impl Harness {
             state: self.state.clone(),
             config: self.config.clone(),
             destinations: self.destinations.clone(),
+            rows: self.rows.clone(),
             effects_left: self.max_effects,
             ..Run::default()
         }));
@@ -375,6 +392,7 @@ impl Harness {
             Ok(reply) => {
                 self.state = run.state;
                 self.published.append(&mut run.published);
+                self.statements.append(&mut run.statements);
                 let outcome = Outcome::Applied {
                     reply: reply.clone(),
                 };
@@ -382,6 +400,16 @@ impl Harness {
             }
             Err(outcome) => (outcome, None),
         }
+    }
+}
+
+impl fmt::Debug for Harness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness")
+            .field("manifest", &self.manifest)
+            .field("state", &self.state)
+            .field("published", &self.published)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,15 +6,18 @@ use std::rc::Rc;
 
 use super::{LogLine, Published};
 use crate::backend::{Backend, EffectError};
+use crate::sql::{SqlError, SqlRows, SqlValue, Staged};
 use crate::{Level, Outgoing};
 
 /// What a run sees and does. The harness keeps what comes of it if the run succeeds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Run {
     /// The plugin and the business key, as text: what ids and random bytes depend on.
     pub(super) record: String,
     pub(super) state: BTreeMap<String, Vec<u8>>,
     pub(super) published: Vec<Published>,
+    pub(super) statements: Vec<Staged>,
+    pub(super) rows: Option<Answers>,
     pub(super) log: Vec<LogLine>,
     pub(super) config: HashMap<String, String>,
     pub(super) destinations: Option<BTreeSet<String>>,
@@ -24,6 +27,9 @@ pub(super) struct Run {
     pub(super) not_a_counter: Option<String>,
     pub(super) random_calls: u64,
 }
+
+/// Answers queries in place of a database.
+pub(super) type Answers = Rc<dyn Fn(&str, &[SqlValue]) -> SqlRows>;
 
 /// The run, shared between the harness and the context.
 pub(super) struct Shared(pub(super) Rc<RefCell<Run>>);
@@ -96,6 +102,23 @@ impl Backend for Shared {
             delay: outgoing.delay,
         });
         Ok(id)
+    }
+
+    fn execute(&self, statement: Staged) -> Result<(), SqlError> {
+        let mut run = self.0.borrow_mut();
+        run.charge().map_err(|_| SqlError::LimitExceeded)?;
+        run.statements.push(statement);
+        Ok(())
+    }
+
+    fn query(&self, text: &str, parameters: &[SqlValue]) -> Result<SqlRows, SqlError> {
+        let answers = self.0.borrow().rows.clone();
+        match answers {
+            Some(answer) => Ok(answer(text, parameters)),
+            None => Err(SqlError::Refused(
+                "the harness has no tables: answer queries with `Harness::with_rows`".to_owned(),
+            )),
+        }
     }
 
     fn config(&self, name: &str) -> Option<String> {
