@@ -19,7 +19,7 @@ mod kafka;
 mod rabbitmq;
 #[cfg(feature = "rocketmq")]
 mod rocketmq;
-#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+#[cfg(any(feature = "http", feature = "kafka", feature = "rabbitmq"))]
 mod strands;
 
 pub use file::{FileError, FileName, FileProgress, FileSink, FileSource};

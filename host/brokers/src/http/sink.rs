@@ -1,7 +1,6 @@
-use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -9,10 +8,8 @@ use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
 };
-use futures::StreamExt;
-use futures::stream;
 use reqwest::{Client, Method, redirect};
-use semel_core::{OutboxLane, OutboxRow, Outgoing, Sink, SinkError};
+use semel_core::{OutboxRow, Outgoing, Sink, SinkError};
 
 use super::destination::{
     HttpDestination, HttpDestinationError, HttpMethod, RESERVED, SEMEL_KEY, Target,
@@ -21,6 +18,7 @@ use super::field;
 use super::request::IDEMPOTENCY_KEY;
 use super::resolver::CheckedResolver;
 use super::response::{Answer, ResponseSink, Verdict};
+use crate::strands::{Failure, publish_strands};
 
 /// Requests of one destination under way at a time.
 const IN_FLIGHT: usize = 32;
@@ -105,32 +103,7 @@ impl HttpSink {
         })
     }
 
-    /// Posts the rows at these indices, one after the other, until one of them fails.
-    async fn publish_strand(
-        &self,
-        rows: &[OutboxRow],
-        strand: Vec<usize>,
-        outage: &OnceLock<SinkError>,
-    ) -> Vec<(usize, Result<(), SinkError>)> {
-        let mut results = Vec::with_capacity(strand.len());
-        let mut held = false;
-        for at in strand {
-            let result = match outage.get() {
-                _ if held => Err(SinkError::Held),
-                Some(outage) => Err(outage.clone()),
-                None => self.publish_row(&rows[at], outage).await,
-            };
-            held |= result.is_err();
-            results.push((at, result));
-        }
-        results
-    }
-
-    async fn publish_row(
-        &self,
-        row: &OutboxRow,
-        outage: &OnceLock<SinkError>,
-    ) -> Result<(), SinkError> {
+    async fn publish_row(&self, row: &OutboxRow) -> Result<(), Failure> {
         let request = self
             .client
             .request(self.method.clone(), self.target.url.clone())
@@ -139,32 +112,30 @@ impl HttpSink {
         let answer = match request.send().await {
             Ok(response) => Answer::read(response).await,
             Err(error) => {
-                let error = self.unavailable(&describe(&error.without_url()));
-                return Err(outage.get_or_init(|| error).clone());
+                let reason = describe(&error.without_url());
+                return Err(Failure::outage(self.unavailable(&reason)));
             }
         };
         match (Verdict::of(answer.status), &self.responses) {
             (Verdict::Taken, None) => Ok(()),
             (Verdict::Taken | Verdict::Refused, Some(responses)) => {
-                responses.publish(&answer, row).await
+                let published = responses.publish(&answer, row).await;
+                published.map_err(Failure::single)
             }
-            (Verdict::Refused, None) => Err(SinkError::Refused(answer.excerpt())),
-            (Verdict::Redirected, _) => Err(SinkError::Refused(format!(
+            (Verdict::Refused, None) => Err(Failure::single(SinkError::Refused(answer.excerpt()))),
+            (Verdict::Redirected, _) => Err(Failure::single(SinkError::Refused(format!(
                 "{}; redirects are not followed: give [destinations.{}] the URL that it leads to",
                 answer.excerpt(),
                 self.name
-            ))),
-            (Verdict::Later { outage: all }, _) => {
+            )))),
+            (Verdict::Later { outage }, _) => {
                 let mut reason = answer.excerpt();
                 if let Some(time) = answer.retry_after() {
                     reason = format!("{reason} (Retry-After: {} s)", time.as_secs());
                     *self.not_before() = Some(Instant::now() + time);
                 }
                 let error = self.unavailable(&reason);
-                Err(match all {
-                    true => outage.get_or_init(|| error).clone(),
-                    false => error,
-                })
+                Err(Failure { error, outage })
             }
         }
     }
@@ -193,20 +164,7 @@ impl Sink for HttpSink {
         if let Some(waits) = self.waits() {
             return vec![Err(waits); rows.len()];
         }
-        // Once the server is gone, what is left is not tried.
-        let outage = OnceLock::new();
-        let strands: Vec<_> = strands(rows)
-            .into_iter()
-            .map(|strand| self.publish_strand(rows, strand, &outage))
-            .collect();
-        let mut results = vec![Ok(()); rows.len()];
-        let mut published = stream::iter(strands).buffer_unordered(IN_FLIGHT);
-        while let Some(strand) = published.next().await {
-            for (at, result) in strand {
-                results[at] = result;
-            }
-        }
-        results
+        publish_strands(rows, IN_FLIGHT, |row| self.publish_row(row)).await
     }
 }
 
@@ -216,25 +174,6 @@ impl fmt::Debug for HttpSink {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-/// Indices of rows that must go out one after the other: those of a lane. A row without a lane
-/// is a strand of its own.
-fn strands(rows: &[OutboxRow]) -> Vec<Vec<usize>> {
-    let mut strands: Vec<Vec<usize>> = Vec::new();
-    let mut lanes: HashMap<&OutboxLane, usize> = HashMap::new();
-    for (at, row) in rows.iter().enumerate() {
-        let known = row.lane.as_ref().and_then(|lane| lanes.get(lane));
-        if let Some(&strand) = known {
-            strands[strand].push(at);
-        } else {
-            if let Some(lane) = &row.lane {
-                lanes.insert(lane, strands.len());
-            }
-            strands.push(vec![at]);
-        }
-    }
-    strands
 }
 
 /// The headers of a row: the operator's, then the message's own as far as they can be sent.
