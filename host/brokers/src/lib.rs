@@ -15,6 +15,8 @@ mod file;
 mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(any(feature = "http", feature = "kafka", feature = "rocketmq"))]
+mod lock;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "rocketmq")]

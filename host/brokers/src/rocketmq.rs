@@ -5,6 +5,7 @@
 //! for them: what matters of it, the source and the sink say themselves.
 
 mod check_back;
+mod connection;
 mod cursor;
 mod errors;
 mod message;

@@ -1,13 +1,15 @@
 //! Where requests hand in messages and wait for what becomes of them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use semel_core::{
     Delivery, Disposition, Fingerprint, Message, Partition, Payload, Position, Settlement,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+
+use crate::lock::lock;
 
 /// A plugin's desk: the queue of what it is to handle, and those who wait.
 ///
@@ -202,7 +204,7 @@ impl Desk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,6 +1,6 @@
 use std::error::Error;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use super::field;
 use super::request::IDEMPOTENCY_KEY;
 use super::resolver::CheckedResolver;
 use super::response::{Answer, ResponseSink, Verdict};
+use crate::lock::lock;
 use crate::strands::{Failure, publish_strands};
 
 /// Requests of one destination under way at a time.
@@ -147,10 +148,8 @@ impl HttpSink {
         Some(self.unavailable(&reason))
     }
 
-    fn not_before(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.not_before
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
+        lock(&self.not_before)
     }
 
     fn unavailable(&self, reason: &str) -> SinkError {

@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use super::errors::describe;
 use super::message::from_kafka;
 use super::observer::Observer;
 use super::topics::partitions;
+use crate::lock::lock;
 
 /// How long [`KafkaSource`] waits for a message.
 const POLL: Duration = Duration::from_millis(200);
@@ -124,7 +125,7 @@ impl KafkaSource {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn consumer(&self) -> Result<Arc<Client>, SourceError> {

@@ -1,34 +1,23 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use semel_core::{Delivery, Partition, Payload, Position, Received, Source, SourceError};
-use semel_rocketmq_client::{Consumer, ConsumerSettings, MessageExt, MessageQueue, RocketMqClient};
-use tokio::sync::{Mutex, RwLock};
+use semel_rocketmq_client::{Consumer, MessageExt, MessageQueue, RocketMqClient};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::connection::{Connection, EXCHANGE};
 use super::cursor::{Cursor, Step};
 use super::errors::describe;
 use super::message::from_rocketmq;
+use crate::lock::lock;
 
 /// How long [`RocketMqSource`] waits for a message.
 const POLL: Duration = Duration::from_millis(200);
-
-/// How long the broker holds a request while a queue is empty. Shutting down takes up to
-/// this time.
-const SUSPEND: Duration = Duration::from_secs(2);
-
-/// The longest that any one exchange with the broker may take.
-const EXCHANGE: Duration = Duration::from_secs(5);
-
-/// How long starting may take.
-const START: Duration = Duration::from_secs(15);
-
-/// How long shutting down may take.
-const CLOSE: Duration = Duration::from_secs(8);
 
 /// How long nothing may come before the broker is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -37,14 +26,6 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// outage. A broker that dies forgets the commits of the last `flushConsumerOffsetInterval`, 5
 /// seconds by default.
 const COMMIT_AGAIN: Duration = Duration::from_secs(30);
-
-/// How many messages are pulled at a time. The broker's
-/// `maxTransferCountOnMessageInMemory` (32 by default) bounds it too.
-const PULL_BATCH: i32 = 512;
-
-/// How many messages, and mebibytes, of a queue wait here at most.
-const QUEUE_MESSAGES: i64 = 4096;
-const QUEUE_MIB: i32 = 16;
 
 /// What to consume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,20 +69,12 @@ trait Counting: Source {
 }
 
 struct Puller {
-    client: RocketMqClient,
-    config: RocketMqSourceConfig,
-    consumer: RwLock<State>,
+    connection: Connection,
     inbox: Mutex<Inbox>,
     queues: StdMutex<HashMap<Partition, MessageQueue>>,
     /// The offset after the last one acknowledged.
     acknowledged: StdMutex<HashMap<MessageQueue, i64>>,
     gaps: AtomicU64,
-}
-
-enum State {
-    Idle,
-    Running(Arc<dyn Consumer>),
-    Closed,
 }
 
 struct Inbox {
@@ -125,9 +98,7 @@ impl RocketMqSource {
     /// A source that connects when it is first asked for messages.
     pub fn new(client: &RocketMqClient, config: RocketMqSourceConfig) -> Self {
         let puller = Puller {
-            client: client.clone(),
-            config,
-            consumer: RwLock::new(State::Idle),
+            connection: Connection::new(client, config),
             inbox: Mutex::new(Inbox {
                 ready: VecDeque::new(),
                 unchecked: Vec::new(),
@@ -184,62 +155,9 @@ impl Counting for Puller {
 }
 
 impl Puller {
-    async fn consumer(&self) -> Result<Arc<dyn Consumer>, SourceError> {
-        if let State::Running(consumer) = &*self.consumer.read().await {
-            return Ok(Arc::clone(consumer));
-        }
-        let mut state = self.consumer.write().await;
-        match &*state {
-            State::Running(consumer) => return Ok(Arc::clone(consumer)),
-            State::Closed => return Err(SourceError::Failed("it is closed".to_owned())),
-            State::Idle => {}
-        }
-        let settings = ConsumerSettings {
-            name_server: self.config.name_server.clone(),
-            group: self.config.group.clone(),
-            pull_batch: PULL_BATCH,
-            queue_messages: QUEUE_MESSAGES,
-            queue_mib: QUEUE_MIB,
-            suspend: SUSPEND,
-        };
-        let consumer = self.client.consumer(&settings).map_err(|error| {
-            let (group, reason) = (&self.config.group, describe(&error));
-            SourceError::Failed(format!("RocketMQ group {group}: {reason}"))
-        })?;
-        let started = consumer.start(&self.config.topics);
-        let error = match timeout(START, started).await {
-            Ok(Ok(())) => {
-                *state = State::Running(Arc::clone(&consumer));
-                return Ok(consumer);
-            }
-            Ok(Err(error)) => describe(&error),
-            Err(_) => "no answer".to_owned(),
-        };
-        let _ = timeout(CLOSE, consumer.shutdown()).await;
-        Err(self.unavailable(&error))
-    }
-
-    fn unavailable(&self, reason: &str) -> SourceError {
-        let servers = &self.config.name_server;
-        SourceError::Unavailable(format!("RocketMQ at {servers}: {reason}"))
-    }
-
-    /// Whether a broker answers, asked after a silence.
-    async fn probe(&self, consumer: &dyn Consumer) -> Result<(), SourceError> {
-        match timeout(EXCHANGE, consumer.probe(self.config.topics.first())).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.unavailable(&describe(&error))),
-            Err(_) => Err(self.unavailable("no answer")),
-        }
-    }
-
     /// Commits what is acknowledged once more, where no other consumer has gone on from there.
     async fn commit_again(&self, consumer: &dyn Consumer) -> Result<(), SourceError> {
-        let assigned = match timeout(EXCHANGE, consumer.assigned()).await {
-            Ok(Ok(queues)) => queues,
-            Ok(Err(error)) => return Err(self.unavailable(&describe(&error))),
-            Err(_) => return Err(self.unavailable("no answer")),
-        };
+        let assigned = self.connection.ask(consumer.assigned()).await?;
         let mut offsets = lock(&self.acknowledged).clone();
         offsets.retain(|queue, _| assigned.contains(queue));
         for queue in assigned {
@@ -252,9 +170,7 @@ impl Puller {
                 offsets.remove(&queue);
             }
         }
-        timeout(EXCHANGE, consumer.commit_again(offsets))
-            .await
-            .map_err(|_| self.unavailable("the commit of offsets was not sent in time"))
+        self.connection.send(consumer.commit_again(offsets)).await
     }
 
     /// What the group has committed of a queue; none before its first commit.
@@ -263,11 +179,8 @@ impl Puller {
         consumer: &dyn Consumer,
         queue: &MessageQueue,
     ) -> Result<Option<u64>, SourceError> {
-        match timeout(EXCHANGE, consumer.committed(queue)).await {
-            Ok(Ok(offset)) => Ok(u64::try_from(offset).ok()),
-            Ok(Err(error)) => Err(self.unavailable(&describe(&error))),
-            Err(_) => Err(self.unavailable("no answer")),
-        }
+        let offset = self.connection.ask(consumer.committed(queue)).await?;
+        Ok(u64::try_from(offset).ok())
     }
 
     async fn lane(
@@ -281,11 +194,10 @@ impl Puller {
         }
         let first = match self.committed(consumer, queue).await? {
             Some(committed) => committed,
-            None => match timeout(EXCHANGE, consumer.min_offset(queue)).await {
-                Ok(Ok(offset)) => u64::try_from(offset).unwrap_or(0),
-                Ok(Err(error)) => return Err(self.unavailable(&describe(&error))),
-                Err(_) => return Err(self.unavailable("no answer")),
-            },
+            None => {
+                let offset = self.connection.ask(consumer.min_offset(queue)).await?;
+                u64::try_from(offset).unwrap_or(0)
+            }
         };
         let (topic, broker) = (queue.topic().as_str(), queue.broker_name().as_str());
         let partition = Partition::new(&format!("rocketmq:{topic}/{broker}/{}", queue.queue_id()));
@@ -367,10 +279,6 @@ impl Puller {
     }
 }
 
-fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn deliver(message: &MessageExt, lane: &Lane, offset: u64) -> Delivery {
     let position = Position {
         partition: lane.partition.clone(),
@@ -391,7 +299,7 @@ fn deliver(message: &MessageExt, lane: &Lane, offset: u64) -> Delivery {
 impl Source for Puller {
     async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
         let mut inbox = self.inbox.lock().await;
-        let consumer = self.consumer().await?;
+        let consumer = self.connection.consumer().await?;
         self.admit(&mut inbox, &*consumer).await?;
         while inbox.ready.len() < limit {
             let wait = if inbox.ready.is_empty() {
@@ -414,7 +322,7 @@ impl Source for Puller {
             }
         }
         if inbox.ready.is_empty() && inbox.heard.elapsed() > SILENCE {
-            if let Err(error) = self.probe(&*consumer).await {
+            if let Err(error) = self.connection.probe(&*consumer).await {
                 inbox.commit_again_at = Instant::now();
                 return Err(error);
             }
@@ -429,9 +337,6 @@ impl Source for Puller {
     }
 
     async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {
-        let State::Running(consumer) = &*self.consumer.read().await else {
-            return Ok(());
-        };
         let offsets: HashMap<MessageQueue, i64> = {
             let queues = lock(&self.queues);
             positions
@@ -446,21 +351,14 @@ impl Source for Puller {
             return Ok(());
         }
         lock(&self.acknowledged).extend(offsets.clone());
-        timeout(EXCHANGE, consumer.commit(offsets))
-            .await
-            .map_err(|_| self.unavailable("the commit of offsets was not sent in time"))
+        self.connection.commit(offsets).await
     }
 
     fn redelivery(&self) -> Option<Duration> {
-        Some(self.config.redelivery)
+        Some(self.connection.config().redelivery)
     }
 
     async fn close(&self) {
-        let before = std::mem::replace(&mut *self.consumer.write().await, State::Closed);
-        if let State::Running(consumer) = before
-            && timeout(CLOSE, consumer.shutdown()).await.is_err()
-        {
-            tracing::debug!(group = %self.config.group, "the consumer did not stop in time");
-        }
+        self.connection.close().await;
     }
 }

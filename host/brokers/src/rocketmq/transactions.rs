@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use super::check_back::StoreCheckBack;
 use super::errors::describe;
 use super::message::{has_id, to_half};
 use super::routes::{Routes, choose};
+use crate::lock::lock;
 
 /// How long starting waits for the broker. It goes on in the background after.
 const START: Duration = Duration::from_secs(10);
@@ -286,8 +287,4 @@ impl Prepared for Halves {
             Err(_) => tracing::debug!("the ends of transactions were not sent in time"),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
