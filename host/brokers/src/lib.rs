@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(any(feature = "http", feature = "rabbitmq", feature = "rocketmq"))]
+mod causes;
 mod file;
 #[cfg(feature = "http")]
 mod http;
@@ -21,6 +23,8 @@ mod lock;
 mod rabbitmq;
 #[cfg(feature = "rocketmq")]
 mod rocketmq;
+#[cfg(test)]
+mod sample;
 #[cfg(any(feature = "http", feature = "kafka", feature = "rabbitmq"))]
 mod strands;
 

@@ -108,37 +108,10 @@ impl Serialize for Headers<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use semel_core::{BusinessKey, MessageId, Outgoing, PluginName, RecordId, RowId};
+    use crate::sample::row;
 
     fn line(key: Option<&'static [u8]>, headers: &[(&str, &str)], body: &'static [u8]) -> String {
-        let record = RecordId {
-            plugin: PluginName::new("p"),
-            key: BusinessKey::new("k"),
-        };
-        let row = OutboxRow {
-            id: RowId {
-                version: 1,
-                ordinal: 0,
-            },
-            plugin: record.plugin.clone(),
-            message_id: MessageId::derive(&record, 0),
-            lane: None,
-            due_ms: 0,
-            outgoing: Outgoing {
-                destination: "d".into(),
-                key: key.map(Bytes::from_static),
-                headers: headers
-                    .iter()
-                    .map(|(name, value)| Header {
-                        name: (*name).to_owned(),
-                        value: (*value).to_owned(),
-                    })
-                    .collect(),
-                body: Bytes::from_static(body),
-                delay_ms: None,
-            },
-        };
+        let row = row(key, headers, body);
         let line = String::from_utf8(to_line(&row)).unwrap();
         assert_eq!(id_of(line.as_bytes()).unwrap(), row.message_id.as_str());
         let rest = line.split_once("\"destination\":").unwrap().1;

@@ -1,4 +1,3 @@
-use std::error::Error;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
@@ -18,6 +17,7 @@ use super::field;
 use super::request::IDEMPOTENCY_KEY;
 use super::resolver::CheckedResolver;
 use super::response::{Answer, ResponseSink, Verdict};
+use crate::causes::describe;
 use crate::lock::lock;
 use crate::strands::{Failure, publish_strands};
 
@@ -205,17 +205,6 @@ fn headers(row: &OutboxRow, configured: &HeaderMap) -> HeaderMap {
     sent
 }
 
-/// An error with what caused it.
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,35 +212,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    use bytes::Bytes;
-    use semel_core::{BusinessKey, MessageId, PluginName, RecordId, RowId};
+    use crate::sample::row;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
-
-    fn row() -> OutboxRow {
-        let plugin = PluginName::new("p");
-        let record = RecordId {
-            plugin: plugin.clone(),
-            key: BusinessKey::new("k"),
-        };
-        OutboxRow {
-            id: RowId {
-                version: 1,
-                ordinal: 0,
-            },
-            plugin,
-            message_id: MessageId::derive(&record, 0),
-            lane: None,
-            due_ms: 0,
-            outgoing: Outgoing {
-                destination: "out".into(),
-                key: None,
-                headers: vec![],
-                body: Bytes::new(),
-                delay_ms: None,
-            },
-        }
-    }
 
     /// A server that takes one request for each connection, and counts connections.
     async fn server() -> (u16, Arc<AtomicUsize>) {
@@ -298,7 +261,7 @@ mod tests {
                 "127.0.0.1",
             ],
         );
-        let publish = async || sink.publish(&[row()]).await.remove(0);
+        let publish = async || sink.publish(&[row(None, &[], b"")]).await.remove(0);
         publish().await.unwrap();
         // Linux connects to this machine when it is asked for 0.0.0.0.
         for address in ["0.0.0.0", "169.254.169.254"] {

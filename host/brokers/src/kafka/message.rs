@@ -97,39 +97,9 @@ fn as_text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::row;
     use rdkafka::Timestamp;
     use rdkafka::message::OwnedMessage;
-    use semel_core::{BusinessKey, MessageId, Outgoing, PluginName, RecordId, RowId};
-
-    fn row(headers: &[(&str, &str)]) -> OutboxRow {
-        let record = RecordId {
-            plugin: PluginName::new("p"),
-            key: BusinessKey::new("k"),
-        };
-        OutboxRow {
-            id: RowId {
-                version: 1,
-                ordinal: 0,
-            },
-            plugin: record.plugin.clone(),
-            message_id: MessageId::derive(&record, 0),
-            lane: None,
-            due_ms: 0,
-            outgoing: Outgoing {
-                destination: "d".into(),
-                key: None,
-                headers: headers
-                    .iter()
-                    .map(|(name, value)| Header {
-                        name: (*name).to_owned(),
-                        value: (*value).to_owned(),
-                    })
-                    .collect(),
-                body: Bytes::new(),
-                delay_ms: None,
-            },
-        }
-    }
 
     fn received(key: Option<&[u8]>, body: Option<&[u8]>, headers: OwnedHeaders) -> Message {
         let record = OwnedMessage::new(
@@ -151,12 +121,12 @@ mod tests {
             &[("b", "1"), ("a", ""), ("b", "2")],
             &[("semel-id", "theirs"), ("Ünïcode", "\u{1}\n")],
         ] {
-            let row = row(headers);
+            let row = row(None, headers, b"");
             let message = received(None, None, to_headers(&row).unwrap());
             assert_eq!(message.id, row.message_id.as_str());
             assert_eq!(message.headers, row.outgoing.headers);
         }
-        let nul = to_headers(&row(&[("a\0b", "1")]));
+        let nul = to_headers(&row(None, &[("a\0b", "1")], b""));
         assert!(matches!(nul, Err(SinkError::Refused(_))));
     }
 

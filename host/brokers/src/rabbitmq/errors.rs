@@ -1,23 +1,7 @@
 //! What the client's errors say.
 
-use std::error::Error as _;
-
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Error, ErrorKind};
-
-/// An error in a line.
-pub(super) fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
 
 /// Whether the broker closed a channel since an exchange or a queue is missing.
 pub(super) fn is_missing(error: &Error) -> bool {

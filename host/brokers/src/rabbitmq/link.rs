@@ -4,8 +4,8 @@ use lapin::runtime::default_runtime;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::time::timeout;
 
-use super::errors::describe;
 use super::url::RabbitMqUrl;
+use crate::causes::describe;
 
 /// The longest that any one exchange with the broker may take.
 pub(super) const EXCHANGE: Duration = Duration::from_secs(5);

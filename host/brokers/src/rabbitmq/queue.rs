@@ -3,8 +3,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
-use super::errors::{describe, is_missing, is_refusal};
+use super::errors::{is_missing, is_refusal};
 use super::link::{EXCHANGE, channel};
+use crate::causes::describe;
 
 /// What a queue that is missing is declared as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

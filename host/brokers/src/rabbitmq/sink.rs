@@ -10,10 +10,11 @@ use semel_core::{Clock, OutboxRow, Sink, SinkError, SystemClock};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::timeout;
 
-use super::errors::{describe, is_missing, is_refusal};
+use super::errors::{is_missing, is_refusal};
 use super::link::{EXCHANGE, channel, close, connect};
 use super::message::to_properties;
 use super::url::{RabbitMqDestination, RabbitMqUrl};
+use crate::causes::describe;
 use crate::strands::{Failure, publish_strands};
 
 /// How long a message may wait for its confirmation.

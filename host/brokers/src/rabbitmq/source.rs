@@ -16,11 +16,11 @@ use semel_core::{
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::errors::describe;
 use super::link::{EXCHANGE, close, connect};
 use super::message::{delivery_count, from_rabbitmq};
 use super::queue;
 use super::url::RabbitMqUrl;
+use crate::causes::describe;
 
 /// How long [`RabbitMqSource`] waits for a message.
 const POLL: Duration = Duration::from_millis(200);

@@ -1,8 +1,8 @@
 //! What the client's errors say.
 
-use std::error::Error;
-
 use semel_rocketmq_client::ClientError;
+
+use crate::causes;
 
 // The broker's codes.
 pub(super) const SYSTEM_BUSY: i32 = 2;
@@ -13,15 +13,7 @@ pub(super) const TOPIC_NOT_EXIST: i32 = 17;
 
 /// An error with what led to it, in a line.
 pub(super) fn describe(error: &ClientError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
+    let text = causes::describe(error);
     // The client keeps the broker's code, and not its words.
     match error.broker_response_code() {
         Some(code) => format!("{text} (code {code}{})", meaning(code)),

@@ -223,39 +223,8 @@ fn is_plain(headers: &[Header]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use semel_core::{
-        Effects, Expected, Fingerprint, Outgoing, Partition, Position, RowId, Verdict,
-    };
-
-    fn row(key: Option<&'static [u8]>, headers: &[(&str, &str)], body: &'static [u8]) -> OutboxRow {
-        let record = RecordId {
-            plugin: PluginName::new("p"),
-            key: BusinessKey::new("k"),
-        };
-        OutboxRow {
-            id: RowId {
-                version: 1,
-                ordinal: 0,
-            },
-            plugin: record.plugin.clone(),
-            message_id: MessageId::derive(&record, 0),
-            lane: None,
-            due_ms: 0,
-            outgoing: Outgoing {
-                destination: "d".into(),
-                key: key.map(Bytes::from_static),
-                headers: headers
-                    .iter()
-                    .map(|(name, value)| Header {
-                        name: (*name).to_owned(),
-                        value: (*value).to_owned(),
-                    })
-                    .collect(),
-                body: Bytes::from_static(body),
-                delay_ms: None,
-            },
-        }
-    }
+    use crate::sample::row;
+    use semel_core::{Effects, Expected, Fingerprint, Partition, Position, Verdict};
 
     fn through(row: &OutboxRow) -> Message {
         let mut received = MessageExt::default();
