@@ -9,13 +9,7 @@ use crate::servers::mariadb::MariadbServer;
 use crate::servers::postgres::PostgresServer;
 use crate::servers::rabbitmq::RabbitMq;
 use crate::servers::redis::RedisServer;
-use crate::servers::rocketmq::RocketMq;
-
-/// A broker that forgets a host that died in the midst of joining sooner than in two minutes.
-const ROCKETMQ: [&str; 2] = [
-    "serverChannelMaxIdleTimeSeconds=6",
-    "channelExpiredTimeout=45000",
-];
+use crate::servers::rocketmq::{FORGETFUL, RocketMq};
 
 /// Servers, each started when it is first needed, and stopped when this is dropped.
 #[derive(Debug, Default)]
@@ -50,7 +44,7 @@ impl Servers {
     }
 
     pub(super) async fn rocketmq(&self) -> Result<&RocketMq> {
-        let start = || RocketMq::start_with(&ROCKETMQ);
+        let start = || RocketMq::start_with(&FORGETFUL);
         self.rocketmq.get_or_try_init(start).await
     }
 

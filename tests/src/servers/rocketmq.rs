@@ -27,6 +27,16 @@ const BOOT: Duration = Duration::from_secs(180);
 /// How long one request to a server may take.
 const REQUEST: Duration = Duration::from_secs(30);
 
+/// Settings with which a broker soon lets go of the queues of a host that is gone.
+pub const FORGETFUL: [&str; 2] = [
+    // A host that is paused keeps its connections. Those of hosts at work are never silent for
+    // longer than 2 seconds.
+    "serverChannelMaxIdleTimeSeconds=6",
+    // A heartbeat that is handled after its sender's connection broke makes a member of the
+    // group that is not there. Those who live send one every 30 seconds.
+    "channelExpiredTimeout=45000",
+];
+
 /// A RocketMQ cluster of one broker with its own ports and directory. It stops when it is
 /// dropped, and also when the process that started it dies.
 #[derive(Debug)]

@@ -23,23 +23,13 @@ use super::cluster::Cluster;
 use super::found::{Published, Tallied};
 use crate::proxy::Proxy;
 use crate::servers::kafka::Kafka;
-use crate::servers::rocketmq::RocketMq;
+use crate::servers::rocketmq::{FORGETFUL, RocketMq};
 
 /// Where every trial's hosts publish to.
 pub const PUBLISHED: &str = "published";
 
 /// The queues of each topic.
 pub const QUEUES: u32 = 2;
-
-/// What a broker needs to let go of the queues of a host that is gone.
-const SETTINGS: [&str; 2] = [
-    // One that is paused keeps its connections. Those of hosts at work are never silent for
-    // longer than 2 seconds.
-    "serverChannelMaxIdleTimeSeconds=6",
-    // A heartbeat that is handled after its sender's connection broke makes a member of the
-    // group that is not there. Those who live send one every 30 seconds.
-    "channelExpiredTimeout=45000",
-];
 
 /// How many trials one cluster has topics for.
 const TOPICS: usize = 4_096;
@@ -99,13 +89,13 @@ impl Broker {
 
     /// Starts RocketMQ.
     pub async fn start() -> Result<Self> {
-        Self::with(RocketMq::start_with(&SETTINGS).await?, None).await
+        Self::with(RocketMq::start_with(&FORGETFUL).await?, None).await
     }
 
     /// Starts RocketMQ, whose clients come through a proxy.
     pub async fn behind_proxy() -> Result<Self> {
         let address = format!("brokerIP1={PROXY}");
-        let settings = [&SETTINGS[..], &[address.as_str()]].concat();
+        let settings = [&FORGETFUL[..], &[address.as_str()]].concat();
         let cluster = RocketMq::start_with(&settings).await?;
         let port = cluster.broker_port();
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
