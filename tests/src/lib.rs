@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod lines;
 pub mod matrix;
 pub mod orders;
+pub mod outgoing;
 pub mod passage;
 pub mod proxy;
 pub mod servers;

@@ -5,8 +5,10 @@ use std::fmt::Write;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use semel_core::OutboxRow;
 
 use crate::ledger::Ledger;
+use crate::outgoing;
 
 /// What to generate.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,13 @@ pub struct OrderMessage {
     pub id: String,
     /// The payload.
     pub body: String,
+}
+
+impl OrderMessage {
+    /// The message as a producer sends it.
+    pub fn row(&self, destination: &str) -> OutboxRow {
+        outgoing::row("producer", self.id.clone(), destination, self.body.clone())
+    }
 }
 
 /// Messages in the order in which they are sent, and what they must come to.

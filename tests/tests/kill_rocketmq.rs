@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bytes::Bytes;
 use semel_brokers::{RocketMqClient, RocketMqSink, RocketMqSinkConfig};
-use semel_core::{BusinessKey, MessageId, OutboxRow, Outgoing, PluginName, RecordId, RowId, Sink};
+use semel_core::Sink;
 use semel_tests::servers::redis::RedisServer;
 use semel_tests::servers::rocketmq::RocketMq;
 use semel_tests::site::Running;
@@ -59,7 +58,10 @@ async fn produce(broker: &RocketMq, topic: &str, messages: &[OrderMessage]) -> R
         destinations: BTreeMap::from([("orders".to_owned(), topic.to_owned())]),
     };
     let sink = RocketMqSink::new(&client, config);
-    let rows: Vec<OutboxRow> = messages.iter().map(row).collect();
+    let rows: Vec<_> = messages
+        .iter()
+        .map(|message| message.row("orders"))
+        .collect();
     for chunk in rows.chunks(CHUNK) {
         for result in sink.publish(chunk).await {
             result?;
@@ -68,30 +70,6 @@ async fn produce(broker: &RocketMq, topic: &str, messages: &[OrderMessage]) -> R
     sink.close().await;
     client.shutdown().await;
     Ok(())
-}
-
-fn row(message: &OrderMessage) -> OutboxRow {
-    let record = RecordId {
-        plugin: PluginName::new("producer"),
-        key: BusinessKey::new(message.id.clone()),
-    };
-    OutboxRow {
-        id: RowId {
-            version: 1,
-            ordinal: 0,
-        },
-        plugin: record.plugin.clone(),
-        message_id: MessageId::derive(&record, 0),
-        lane: None,
-        due_ms: 0,
-        outgoing: Outgoing {
-            destination: "orders".into(),
-            key: None,
-            headers: Vec::new(),
-            body: Bytes::from(message.body.clone()),
-            delay_ms: None,
-        },
-    }
 }
 
 /// Lets a host serve until all orders are published, ends it with SIGTERM, and looks at what it

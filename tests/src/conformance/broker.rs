@@ -7,10 +7,9 @@ mod sink;
 mod source;
 
 use bytes::Bytes;
-use semel_core::{
-    BusinessKey, Header, Lane, MessageId, OutboxLane, OutboxRow, Outgoing, PluginName, RecordId,
-    RowId,
-};
+use semel_core::{Header, OutboxRow};
+
+use crate::outgoing;
 
 pub use sink::*;
 pub use source::*;
@@ -23,30 +22,13 @@ pub const DESTINATION: &str = "conformance";
 
 /// The `number`th row, with that number as JSON body, in a lane if there is one.
 pub fn row(number: u64, lane: Option<&str>) -> OutboxRow {
-    let plugin = PluginName::new(PLUGIN);
-    let record = RecordId {
-        plugin: plugin.clone(),
-        key: BusinessKey::new(number.to_string()),
-    };
-    OutboxRow {
-        id: RowId {
-            version: number + 1,
-            ordinal: 0,
-        },
-        plugin: plugin.clone(),
-        message_id: MessageId::derive(&record, 0),
-        lane: lane.map(|lane| OutboxLane {
-            plugin,
-            lane: Lane::new(lane.to_owned()),
-        }),
-        due_ms: 0,
-        outgoing: Outgoing {
-            destination: DESTINATION.into(),
-            key: Some(Bytes::from(format!("key-{number}"))),
-            headers: Vec::new(),
-            body: Bytes::from(number.to_string()),
-            delay_ms: None,
-        },
+    let number_text = number.to_string();
+    let mut row = outgoing::row(PLUGIN, number_text.clone(), DESTINATION, number_text);
+    row.id.version = number + 1;
+    row.outgoing.key = Some(Bytes::from(format!("key-{number}")));
+    match lane {
+        Some(lane) => outgoing::in_lane(row, lane),
+        None => row,
     }
 }
 

@@ -3,12 +3,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use semel_brokers::{
     KafkaSink, KafkaSinkConfig, RabbitMqSink, RabbitMqSinkConfig, RabbitMqUrl, RocketMqClient,
     RocketMqSink, RocketMqSinkConfig,
 };
-use semel_core::{BusinessKey, MessageId, OutboxRow, Outgoing, PluginName, RecordId, RowId, Sink};
+use semel_core::{OutboxRow, Sink};
 
 use super::poster::Poster;
 use super::{Servers, SourceKind};
@@ -151,7 +150,8 @@ impl Topic {
     /// Sends each message until the broker has confirmed it, as a producer does.
     async fn send(&self, messages: &[OrderMessage]) -> Result<()> {
         for chunk in messages.chunks(CHUNK) {
-            let mut rows: Vec<OutboxRow> = chunk.iter().map(row).collect();
+            let mut rows: Vec<OutboxRow> =
+                chunk.iter().map(|message| message.row(ORDERS)).collect();
             let deadline = Instant::now() + ARRIVE;
             while !rows.is_empty() {
                 let mut results = self.sink.publish(&rows).await.into_iter();
@@ -170,29 +170,5 @@ impl Topic {
             }
         }
         Ok(())
-    }
-}
-
-fn row(message: &OrderMessage) -> OutboxRow {
-    let record = RecordId {
-        plugin: PluginName::new("producer"),
-        key: BusinessKey::new(message.id.clone()),
-    };
-    OutboxRow {
-        id: RowId {
-            version: 1,
-            ordinal: 0,
-        },
-        plugin: record.plugin.clone(),
-        message_id: MessageId::derive(&record, 0),
-        lane: None,
-        due_ms: 0,
-        outgoing: Outgoing {
-            destination: ORDERS.into(),
-            key: None,
-            headers: Vec::new(),
-            body: Bytes::from(message.body.clone()),
-            delay_ms: None,
-        },
     }
 }

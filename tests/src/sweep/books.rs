@@ -7,8 +7,10 @@ use std::collections::btree_map::Entry;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
-use semel_core::Cause;
+use semel_core::{Cause, OutboxRow};
 use serde::{Deserialize, Serialize};
+
+use crate::outgoing;
 
 /// Failures after which an order is a dead letter: `max-attempts` of the configuration.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -46,6 +48,14 @@ pub struct OrderMessage {
     pub user: String,
     /// The payload.
     pub body: String,
+}
+
+impl OrderMessage {
+    /// The message as a producer sends it.
+    pub fn row(&self, destination: &str) -> OutboxRow {
+        let row = outgoing::row("producer", self.id.clone(), destination, self.body.clone());
+        outgoing::in_lane(row, &self.user)
+    }
 }
 
 /// What a plugin must make of the orders.

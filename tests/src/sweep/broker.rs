@@ -7,15 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use semel_brokers::{
     KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, RocketMqClient, RocketMqSink,
     RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
 };
-use semel_core::{
-    BusinessKey, Lane, MessageId, OutboxLane, OutboxRow, Outgoing, Payload, PluginName, Received,
-    RecordId, RowId, Sink, Source,
-};
+use semel_core::{Payload, Received, Sink, Source};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::books::OrderMessage;
@@ -156,10 +152,7 @@ impl Broker {
             .await
             .create_topic(&name, QUEUES)
             .await?;
-        let rows: Vec<OutboxRow> = (1..)
-            .zip(messages)
-            .map(|(version, message)| row(version, &name, message))
-            .collect();
+        let rows: Vec<_> = messages.iter().map(|message| message.row(&name)).collect();
         for result in self.producer.publish(&rows).await {
             result.with_context(|| format!("sending orders to {name}"))?;
         }
@@ -220,34 +213,6 @@ impl Broker {
 
 fn topic_name(number: usize) -> String {
     format!("orders-{number}")
-}
-
-fn row(version: u64, topic: &str, message: &OrderMessage) -> OutboxRow {
-    let plugin = PluginName::new("producer");
-    let record = RecordId {
-        plugin: plugin.clone(),
-        key: BusinessKey::new(message.id.clone()),
-    };
-    OutboxRow {
-        id: RowId {
-            version,
-            ordinal: 0,
-        },
-        message_id: MessageId::derive(&record, 0),
-        lane: Some(OutboxLane {
-            plugin: plugin.clone(),
-            lane: Lane::new(message.user.clone()),
-        }),
-        plugin,
-        due_ms: 0,
-        outgoing: Outgoing {
-            destination: topic.into(),
-            key: None,
-            headers: Vec::new(),
-            body: Bytes::from(message.body.clone()),
-            delay_ms: None,
-        },
-    }
 }
 
 /// Takes in all that is published, for ever.

@@ -9,11 +9,9 @@ use semel_brokers::{
     RocketMqClient, RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
 };
 use semel_core::memory::MemoryStore;
-use semel_core::{
-    BusinessKey, Delivery, MessageId, OutboxRow, Outgoing, PluginName, RecordId, RowId, Sink,
-    Source, Store,
-};
+use semel_core::{Delivery, Message, Sink, Source, Store};
 use semel_stores::RedbStore;
+use semel_tests::outgoing;
 use semel_tests::servers::redis::RedisServer;
 use semel_tests::servers::rocketmq::RocketMq;
 use tempfile::TempDir;
@@ -253,30 +251,11 @@ impl Cluster {
     /// Sends all messages, for every run to read from the beginning.
     async fn fill(&self, load: &Load) -> Result<()> {
         let sink = self.sink(INPUT);
-        let row = |(number, message): (u64, &Arc<semel_core::Message>)| {
-            let record = RecordId {
-                plugin: PluginName::new("bench"),
-                key: BusinessKey::new(number.to_be_bytes().to_vec()),
-            };
-            OutboxRow {
-                id: RowId {
-                    version: number,
-                    ordinal: 0,
-                },
-                plugin: record.plugin.clone(),
-                message_id: MessageId::derive(&record, 0),
-                lane: None,
-                due_ms: 0,
-                outgoing: Outgoing {
-                    destination: INPUT.into(),
-                    key: None,
-                    headers: Vec::new(),
-                    body: message.body.clone(),
-                    delay_ms: None,
-                },
-            }
+        let row = |(number, message): (u64, &Arc<Message>)| {
+            let record = number.to_be_bytes().to_vec();
+            outgoing::row("bench", record, INPUT, message.body.clone())
         };
-        let rows: Vec<OutboxRow> = (0..).zip(load.messages.iter()).map(row).collect();
+        let rows: Vec<_> = (0..).zip(load.messages.iter()).map(row).collect();
         for batch in rows.chunks(FILL) {
             for result in sink.publish(batch).await {
                 result.context("filling the input topic")?;
