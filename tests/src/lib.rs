@@ -11,6 +11,7 @@ pub mod matrix;
 pub mod orders;
 pub mod outgoing;
 pub mod passage;
+pub mod poster;
 pub mod proxy;
 pub mod servers;
 pub mod site;

@@ -5,7 +5,6 @@ mod cell;
 mod feed;
 mod group;
 mod kinds;
-mod poster;
 mod report;
 mod servers;
 

@@ -5,7 +5,6 @@ mod audit;
 mod books;
 mod broker;
 mod campaign;
-mod client;
 mod cluster;
 mod configuration;
 mod fault;

@@ -9,8 +9,8 @@ use semel_brokers::{
 };
 use semel_core::{OutboxRow, Sink};
 
-use super::poster::Poster;
 use super::{Servers, SourceKind};
+use crate::poster::{Poster, Series};
 use crate::servers::free_ports;
 use crate::workload::OrderMessage;
 
@@ -128,7 +128,11 @@ impl Feed {
         match self {
             Self::File => Ok(()),
             Self::Http { port, poster } => {
-                *poster = Some(Poster::start(*port, ORDERS, messages)?);
+                let alone = |message: &OrderMessage| Series {
+                    topic: ORDERS.to_owned(),
+                    bodies: vec![message.body.clone()],
+                };
+                *poster = Some(Poster::start(*port, messages.iter().map(alone))?);
                 Ok(())
             }
             Self::Topic(topic) => topic.send(messages).await,

@@ -11,6 +11,7 @@ use semel_core::{Cause, OutboxRow};
 use serde::{Deserialize, Serialize};
 
 use crate::outgoing;
+use crate::poster::Series;
 
 /// Failures after which an order is a dead letter: `max-attempts` of the configuration.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -184,6 +185,21 @@ impl Orders {
             books.enter(message);
         }
         Self { messages, books }
+    }
+
+    /// The messages for a topic of each of these plugins: those of a user in order.
+    pub fn series(&self, plugins: &[&str]) -> Vec<Series> {
+        let mut all: BTreeMap<(&str, &str), Series> = BTreeMap::new();
+        for plugin in plugins {
+            for OrderMessage { user, body, .. } in &self.messages {
+                let series = all.entry((plugin, user)).or_insert_with(|| Series {
+                    topic: (*plugin).to_owned(),
+                    bodies: Vec::new(),
+                });
+                series.bodies.push(body.clone());
+            }
+        }
+        all.into_values().collect()
     }
 
     /// The messages as lines that `semel run --input` reads.

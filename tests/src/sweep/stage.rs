@@ -12,13 +12,13 @@ use tokio::runtime::Handle;
 
 use super::books::{MAX_ATTEMPTS, Orders};
 use super::broker::{Broker, PUBLISHED, Topic};
-use super::client::Client;
 use super::configuration::{Configuration, Route, StoreKind};
 use super::found::{Found, LANED, PLUGINS, Published};
 use super::surroundings::Surroundings;
 use crate::child::{Process, is_sigkill};
 use crate::installation;
 use crate::lines::LineCount;
+use crate::poster::Poster;
 use crate::servers::free_ports;
 use crate::site::{Running, Site, json_lines};
 
@@ -72,7 +72,7 @@ pub enum End {
 enum Feed {
     File,
     Topic(Topic),
-    Client(Client),
+    Posted(Poster),
 }
 
 /// A place for a trial's hosts: their directory, their store, their orders.
@@ -132,7 +132,7 @@ impl<'s> Stage<'s> {
             Route::Http => {
                 let port = free_ports(&[0])?;
                 let _within = stage.runtime.enter();
-                stage.feed = Feed::Client(Client::start(port, &PLUGINS, &orders.messages)?);
+                stage.feed = Feed::Posted(Poster::start(port, orders.series(&PLUGINS))?);
             }
             Route::RocketMq | Route::Transactional | Route::Kafka => {
                 let sent = async { stage.broker().await?.send(&orders.messages).await };
@@ -159,8 +159,8 @@ impl<'s> Stage<'s> {
         );
         match &self.feed {
             Feed::File => {}
-            Feed::Client(Client { address, .. }) => {
-                file += &format!("\n[source]\nurl = \"http://{address}\"\n");
+            Feed::Posted(poster) => {
+                file += &format!("\n[source]\nurl = \"{}\"\n", poster.url());
             }
             Feed::Topic(Topic { name, .. }) => {
                 let url = &self.runtime.block_on(self.broker())?.url;
@@ -176,7 +176,7 @@ impl<'s> Stage<'s> {
         for plugin in PLUGINS {
             let topic = match &self.feed {
                 Feed::File => "orders",
-                Feed::Client(_) => plugin,
+                Feed::Posted(_) => plugin,
                 Feed::Topic(Topic { name, .. }) => name,
             };
             let lanes = match plugin {
@@ -296,7 +296,7 @@ impl<'s> Stage<'s> {
     fn unserved(&self) -> Result<u64> {
         match &self.feed {
             Feed::File => Ok(u64::MAX),
-            Feed::Client(client) => Ok(client.unanswered()),
+            Feed::Posted(poster) => Ok(poster.unanswered()),
             Feed::Topic(topic) => self.runtime.block_on(async {
                 let broker = self.broker().await?;
                 let mut behind = 0;
@@ -314,7 +314,7 @@ impl<'s> Stage<'s> {
     pub fn settle(&self, output: &str) -> Result<()> {
         let rest: &[&str] = match self.feed {
             Feed::File => return Ok(()),
-            Feed::Client(_) => &["run", "--input", NOTHING, "--output", output],
+            Feed::Posted(_) => &["run", "--input", NOTHING, "--output", output],
             Feed::Topic(_) => &["run", "--input", NOTHING],
         };
         self.site.run(rest, LIMIT)?.succeeded(&rest.join(" "))?;
@@ -325,7 +325,7 @@ impl<'s> Stage<'s> {
     /// host may be running.
     pub fn found(&self, orders: &Orders, outputs: &[&str], expected: usize) -> Result<Found> {
         let published = match &self.feed {
-            Feed::File | Feed::Client(_) => self.written(outputs)?,
+            Feed::File | Feed::Posted(_) => self.written(outputs)?,
             Feed::Topic(_) => self.runtime.block_on(self.consumed(expected))?,
         };
         let read = async {
@@ -338,7 +338,7 @@ impl<'s> Stage<'s> {
     /// How many outgoing messages consumers have seen so far.
     pub fn progress(&self, output: &str) -> Result<usize> {
         match &self.feed {
-            Feed::File | Feed::Client(_) => LineCount::new(self.site.path(output)).now(),
+            Feed::File | Feed::Posted(_) => LineCount::new(self.site.path(output)).now(),
             Feed::Topic(_) => {
                 let broker = self.runtime.block_on(self.broker())?;
                 Ok(broker.published(&self.prefix).len())
