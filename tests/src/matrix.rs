@@ -10,6 +10,6 @@ mod servers;
 
 pub use cell::{CellConfig, Outcome};
 pub use group::GroupOutcome;
-pub use kinds::{Cell, SourceKind, StoreKind};
+pub use kinds::{Cell, SourceKind};
 pub use report::Report;
 pub use servers::Servers;

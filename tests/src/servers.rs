@@ -7,6 +7,7 @@ pub mod program;
 pub mod rabbitmq;
 pub mod redis;
 pub mod rocketmq;
+pub mod store;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ mod trial;
 pub use audit::{Flaw, Harm};
 pub use books::{Books, Orders, OrdersConfig};
 pub use campaign::Campaign;
-pub use configuration::{Configuration, Route, StoreKind};
+pub use configuration::{Configuration, Route};
 pub use fault::{Fault, Kind};
 pub use recording::Recording;
 pub use report::{Report, Row};

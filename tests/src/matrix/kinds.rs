@@ -3,6 +3,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail};
 
+use crate::servers::store::StoreKind;
+
 /// Where messages come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SourceKind {
@@ -11,15 +13,6 @@ pub enum SourceKind {
     RabbitMq,
     Http,
     File,
-}
-
-/// Where effects are committed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StoreKind {
-    Redb,
-    Redis,
-    Mysql,
-    Postgres,
 }
 
 /// A source with a store, such as `kafka/redis`.
@@ -54,34 +47,6 @@ impl SourceKind {
     }
 }
 
-impl StoreKind {
-    pub const ALL: [Self; 4] = [Self::Redb, Self::Redis, Self::Mysql, Self::Postgres];
-
-    /// Whether several hosts can share one.
-    pub fn is_shared(self) -> bool {
-        self != Self::Redb
-    }
-
-    /// What a commit is when it is answered.
-    pub fn durability(self) -> &'static str {
-        match self {
-            Self::Redb => "fsync at each commit",
-            Self::Redis => "appendfsync always",
-            Self::Mysql => "InnoDB, innodb_flush_log_at_trx_commit=1",
-            Self::Postgres => "synchronous_commit=on",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Redb => "redb",
-            Self::Redis => "redis",
-            Self::Mysql => "mysql",
-            Self::Postgres => "postgres",
-        }
-    }
-}
-
 impl Cell {
     /// All of them, those of a source together.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -98,12 +63,6 @@ impl Cell {
 }
 
 impl fmt::Display for SourceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for StoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }

@@ -1,22 +1,16 @@
-use std::sync::Arc;
-
 use anyhow::Result;
 use tokio::sync::OnceCell;
 
-use super::{SourceKind, StoreKind};
+use super::SourceKind;
 use crate::servers::kafka::Kafka;
-use crate::servers::mariadb::MariadbServer;
-use crate::servers::postgres::PostgresServer;
 use crate::servers::rabbitmq::RabbitMq;
-use crate::servers::redis::RedisServer;
 use crate::servers::rocketmq::{FORGETFUL, RocketMq};
+use crate::servers::store::{StoreKind, StoreServers};
 
 /// Servers, each started when it is first needed, and stopped when this is dropped.
 #[derive(Debug, Default)]
 pub struct Servers {
-    redis: OnceCell<RedisServer>,
-    mysql: OnceCell<Arc<MariadbServer>>,
-    postgres: OnceCell<Arc<PostgresServer>>,
+    stores: StoreServers,
     rocketmq: OnceCell<RocketMq>,
     kafka: OnceCell<Kafka>,
     rabbitmq: OnceCell<RabbitMq>,
@@ -28,17 +22,9 @@ impl Servers {
         Ok(match kind {
             // In the directory in which the host runs.
             StoreKind::Redb => "redb:data".to_owned(),
-            StoreKind::Redis => {
-                let redis = self.redis.get_or_try_init(RedisServer::start_synced);
-                format!("{}?prefix={name}", redis.await?.url())
-            }
-            StoreKind::Mysql => {
-                let start = || async { MariadbServer::start().await.map(Arc::new) };
-                self.mysql.get_or_try_init(start).await?.database()?
-            }
-            StoreKind::Postgres => {
-                let start = || async { PostgresServer::start().await.map(Arc::new) };
-                self.postgres.get_or_try_init(start).await?.database()?
+            shared => {
+                let server = self.stores.get(shared).await?;
+                server.url(&name.replace('-', "_"))
             }
         })
     }

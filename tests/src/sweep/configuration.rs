@@ -6,6 +6,8 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result};
 use semel_core::crash::CrashPoint;
 
+use crate::servers::store::StoreKind;
+
 /// A store and a way for messages through the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Configuration {
@@ -13,19 +15,6 @@ pub struct Configuration {
     pub store: StoreKind,
     /// Where messages come from and go to.
     pub route: Route,
-}
-
-/// A store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum StoreKind {
-    /// The embedded one.
-    Redb,
-    /// A server, which syncs each write before it answers.
-    Redis,
-    /// A MariaDB server, which syncs its log at each commit.
-    Mysql,
-    /// A PostgreSQL server, which does, too.
-    Postgres,
 }
 
 /// A source and a sink.
@@ -116,12 +105,6 @@ impl Configuration {
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let store = match self.store {
-            StoreKind::Redb => "redb",
-            StoreKind::Redis => "redis",
-            StoreKind::Mysql => "mysql",
-            StoreKind::Postgres => "postgres",
-        };
         let route = match self.route {
             Route::File => "file",
             Route::Http => "http",
@@ -129,7 +112,7 @@ impl fmt::Display for Configuration {
             Route::Transactional => "rocketmq-transactional",
             Route::Kafka => "kafka",
         };
-        write!(f, "{store}/{route}")
+        write!(f, "{}/{route}", self.store)
     }
 }
 

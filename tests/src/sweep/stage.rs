@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::books::{MAX_ATTEMPTS, Orders};
 use super::broker::{Broker, PUBLISHED, Topic};
-use super::configuration::{Configuration, Route, StoreKind};
+use super::configuration::{Configuration, Route};
 use super::found::{Found, LANED, PLUGINS, Published};
 use super::surroundings::Surroundings;
 use crate::child::{Process, is_sigkill};
@@ -20,6 +20,7 @@ use crate::installation;
 use crate::lines::LineCount;
 use crate::poster::Poster;
 use crate::servers::free_ports;
+use crate::servers::store::StoreKind;
 use crate::site::{Running, Site, json_lines};
 
 /// How long a host may take to die or to come to the end of its work.

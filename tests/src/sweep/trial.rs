@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::audit::{Flaw, Harm, Terms};
 use super::books::{Orders, OrdersConfig};
 use super::broker::Broker;
-use super::configuration::{Configuration, Route, StoreKind};
+use super::configuration::{Configuration, Route};
 use super::fault::{Fault, Kind};
 use super::found::PLUGINS;
 use super::recording::{Hits, Recording};
@@ -22,6 +22,7 @@ use super::stage::{Build, End, LIMIT, Stage};
 use super::surroundings::Surroundings;
 use crate::passage::{CRASH_AT, PAUSE_AT, Passage, RECORD};
 use crate::proxy::Proxy;
+use crate::servers::store::StoreKind;
 
 /// Orders of a trial in which the host dies: few, so that there can be many trials.
 const FEW: usize = 60;

@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use semel_tests::matrix::{Report, StoreKind};
+use semel_tests::matrix::Report;
+use semel_tests::servers::store::StoreKind;
 
 /// The page.
 pub fn write(report: &Report, messages: usize, kills: usize, took: Duration) -> String {

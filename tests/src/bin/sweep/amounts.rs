@@ -1,6 +1,6 @@
 //! How many trials of each kind a sweep has.
 
-use semel_tests::sweep::{Configuration, Route, StoreKind};
+use semel_tests::sweep::{Configuration, Route};
 
 /// Trials on one configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Amounts {
 impl Amounts {
     /// Those of a whole sweep. Files are cheap; consumers of brokers take seconds to start.
     pub fn of(Configuration { store, route }: Configuration) -> Self {
-        let shared = store != StoreKind::Redb;
+        let shared = store.is_shared();
         // One host at a time can have redb.
         let if_shared = |amount: usize| if shared { amount } else { 0 };
         match route {
