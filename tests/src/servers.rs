@@ -3,65 +3,10 @@
 pub mod kafka;
 pub mod mariadb;
 pub mod postgres;
-pub mod program;
+mod program;
 pub mod rabbitmq;
 pub mod redis;
 pub mod rocketmq;
 pub mod store;
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::{env, fs};
-
-use anyhow::{Context, Result, bail};
-
-/// Where `scripts/install-tools.sh` puts what no package has.
-fn tools() -> Result<PathBuf> {
-    match env::var_os("SEMEL_TOOLS") {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => {
-            let home = env::var_os("HOME").context("neither SEMEL_TOOLS nor HOME is set")?;
-            Ok(PathBuf::from(home).join(".cache/semel/tools"))
-        }
-    }
-}
-
-/// Removes the directories of servers whose owners are gone: one that is shared by the tests of
-/// a process is never dropped. Their names are this prefix and the owner's process id.
-fn remove_leftovers(prefix: &str) {
-    let Ok(entries) = fs::read_dir(env::temp_dir()) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(prefix));
-        let Some((pid, _)) = owner.and_then(|rest| rest.split_once('-')) else {
-            continue;
-        };
-        if !Path::new("/proc").join(pid).exists() {
-            // Someone else may be at it, too.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// A port such that it and the ports at these distances from it are free.
-pub fn free_ports(distances: &[i32]) -> Result<u16> {
-    for _ in 0..200 {
-        // Below the ports that the kernel gives to clients.
-        let port: u16 = rand::random_range(20_000..32_000);
-        let bind = |distance: &i32| {
-            let port = u16::try_from(i32::from(port) + distance)?;
-            anyhow::Ok(TcpListener::bind(("127.0.0.1", port))?)
-        };
-        if distances
-            .iter()
-            .map(bind)
-            .collect::<Result<Vec<_>>>()
-            .is_ok()
-        {
-            return Ok(port);
-        }
-    }
-    bail!("no free port on 127.0.0.1 between 20000 and 32000")
-}
+pub use program::free_ports;

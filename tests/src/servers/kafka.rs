@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{self, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,11 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::{free_ports, remove_leftovers, tools};
+use super::program::{free_ports, home, tools};
 use crate::child::{Process, bound_command};
 
 /// The version that `scripts/install-tools.sh` installs.
 const VERSION: &str = "4.3.1";
-
-/// What the servers' directories are called, before the process id of their owner.
-const PREFIX: &str = "semel-kafka-";
 
 /// How long the Java process may take until it answers.
 const BOOT: Duration = Duration::from_secs(180);
@@ -55,8 +52,7 @@ impl Kafka {
     /// The same with more lines for its configuration; they come last and so prevail.
     pub async fn start_with(settings: &[&str]) -> Result<Self> {
         let jars = jars()?;
-        remove_leftovers(PREFIX);
-        let home = TempDir::with_prefix(format!("{PREFIX}{}-", process::id()))?;
+        let home = home("kafka")?;
         let mut server = Self {
             home,
             jars,
@@ -234,7 +230,7 @@ impl Kafka {
         self.restart().await
     }
 
-    fn java(&self, heap: &str) -> process::Command {
+    fn java(&self, heap: &str) -> Command {
         let mut command = bound_command(Path::new("java"));
         command
             .args([&format!("-Xms{heap}"), &format!("-Xmx{heap}")])

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::program::{find_program, free_port, remove_at_exit};
+use super::program::{find_program, free_ports, home};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to recover and answer.
@@ -45,7 +44,7 @@ impl MariadbServer {
 
     /// Starts one with more options, such as `["--log-bin", "--binlog-format=STATEMENT"]`.
     pub async fn start_with(options: &[&str]) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("semel-my").tempdir()?;
+        let directory = home("mariadb")?;
         let install = find_program("mariadb-install-db");
         let install = install.with_context(|| format!("mariadb-install-db {MISSING}"))?;
         let output = Command::new(install)
@@ -59,7 +58,7 @@ impl MariadbServer {
         let mut server = Self {
             process: None,
             directory,
-            port: free_port()?,
+            port: free_ports(&[0])?,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             databases: AtomicUsize::new(0),
         };
@@ -68,14 +67,9 @@ impl MariadbServer {
     }
 
     /// One server for all tests of this process, which takes seconds to make.
-    pub async fn shared() -> Result<Arc<Self>> {
-        static SHARED: OnceCell<Arc<MariadbServer>> = OnceCell::const_new();
-        let start = || async {
-            let server = Self::start().await?;
-            remove_at_exit(server.directory.path())?;
-            anyhow::Ok(Arc::new(server))
-        };
-        Ok(Arc::clone(SHARED.get_or_try_init(start).await?))
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<MariadbServer> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
     }
 
     /// Starts it again on the same port and data, after [`kill`](Self::kill).

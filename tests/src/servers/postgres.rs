@@ -4,7 +4,6 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::program::{find_program, free_port, remove_at_exit};
+use super::program::{find_program, free_ports, home};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to recover and answer.
@@ -41,7 +40,7 @@ impl PostgresServer {
 
     /// Starts one with more settings, such as `["synchronous_commit=off"]`.
     pub async fn start_with(options: &[&str]) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("semel-pg").tempdir()?;
+        let directory = home("postgres")?;
         if let Some((user, group)) = other_user()? {
             std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
             chown(directory.path(), Some(user), Some(group))?;
@@ -56,7 +55,7 @@ impl PostgresServer {
         let mut server = Self {
             process: None,
             directory,
-            port: free_port()?,
+            port: free_ports(&[0])?,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             databases: AtomicUsize::new(0),
         };
@@ -65,14 +64,9 @@ impl PostgresServer {
     }
 
     /// One server for all tests of this process, which takes seconds to make.
-    pub async fn shared() -> Result<Arc<Self>> {
-        static SHARED: OnceCell<Arc<PostgresServer>> = OnceCell::const_new();
-        let start = || async {
-            let server = Self::start().await?;
-            remove_at_exit(server.directory.path())?;
-            anyhow::Ok(Arc::new(server))
-        };
-        Ok(Arc::clone(SHARED.get_or_try_init(start).await?))
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<PostgresServer> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
     }
 
     /// Starts it again on the same port and data, after [`kill`](Self::kill).

@@ -1,39 +1,76 @@
-//! Where servers are, and where they may listen.
+//! What a server needs to start: its program, a directory and ports.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::{env, fs, process};
 
-use anyhow::{Context, Result};
-
-/// A port of 127.0.0.1 that nobody listens on.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 /// A program on the PATH, or where Debian keeps those of administrators.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
+pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
     let sbin = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
+    env::split_paths(&path)
         .chain(sbin)
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())
 }
 
-/// Removes a directory when this process has ended, however it ends.
-pub fn remove_at_exit(directory: &Path) -> Result<()> {
-    // Nothing is ever written to its stdin, which closes with this process. The server in the
-    // directory is killed at the same moment and may need another to be gone.
-    let mut child = Command::new("sh")
-        .args(["-c", "read -r _; sleep 2; rm -rf -- \"$0\""])
-        .arg(directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("can't start sh")?;
-    // Kept open until this process ends.
-    std::mem::forget(child.stdin.take());
-    Ok(())
+/// Where `scripts/install-tools.sh` puts what no package has.
+pub(super) fn tools() -> Result<PathBuf> {
+    match env::var_os("SEMEL_TOOLS") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => {
+            let home = env::var_os("HOME").context("neither SEMEL_TOOLS nor HOME is set")?;
+            Ok(PathBuf::from(home).join(".cache/semel/tools"))
+        }
+    }
+}
+
+/// A new directory for a server of this name.
+pub(super) fn home(server: &str) -> Result<TempDir> {
+    let prefix = format!("semel-{server}-");
+    remove_leftovers(&prefix);
+    Ok(TempDir::with_prefix(format!("{prefix}{}-", process::id()))?)
+}
+
+/// Removes the directories of servers whose owners are gone: one that is shared by the tests of
+/// a process is never dropped. Their names are this prefix and the owner's process id.
+fn remove_leftovers(prefix: &str) {
+    let Ok(entries) = fs::read_dir(env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        let Some((pid, _)) = owner.and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
+            // Someone else may be at it, too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A port such that it and the ports at these distances from it are free.
+pub fn free_ports(distances: &[i32]) -> Result<u16> {
+    for _ in 0..200 {
+        // Below the ports that the kernel gives to clients.
+        let port: u16 = rand::random_range(20_000..32_000);
+        let bind = |distance: &i32| {
+            let port = u16::try_from(i32::from(port) + distance)?;
+            anyhow::Ok(TcpListener::bind(("127.0.0.1", port))?)
+        };
+        if distances
+            .iter()
+            .map(bind)
+            .collect::<Result<Vec<_>>>()
+            .is_ok()
+        {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on 127.0.0.1 between 20000 and 32000")
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{self, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +15,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::{free_ports, remove_leftovers};
+use super::program::{free_ports, home};
 use crate::child::{Process, bound_command};
 
 /// What starts the server without becoming another user, on Debian and elsewhere.
@@ -23,9 +23,6 @@ const PROGRAMS: [&str; 2] = [
     "/usr/lib/rabbitmq/bin/rabbitmq-server",
     "/usr/local/sbin/rabbitmq-server",
 ];
-
-/// What the servers' directories are called, before the process id of their owner.
-const PREFIX: &str = "semel-rabbitmq-";
 
 /// How long it may take until it is up.
 const BOOT: Duration = Duration::from_secs(180);
@@ -53,8 +50,7 @@ impl RabbitMq {
 
     /// The same with more lines for `rabbitmq.conf`.
     pub async fn start_with(settings: &[&str]) -> Result<Self> {
-        remove_leftovers(PREFIX);
-        let home = TempDir::with_prefix(format!("{PREFIX}{}-", process::id()))?;
+        let home = home("rabbitmq")?;
         let mut server = Self {
             process: None,
             port_mapper: None,

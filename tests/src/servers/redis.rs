@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::program::{find_program, free_port};
+use super::program::{find_program, free_ports};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to load its data and answer.
@@ -42,7 +42,7 @@ impl RedisServer {
         let mut server = Self {
             process: None,
             directory: tempfile::tempdir()?,
-            port: free_port()?,
+            port: free_ports(&[0])?,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
         };
         server.restart().await?;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{self, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,14 +12,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::{free_ports, remove_leftovers, tools};
+use super::program::{free_ports, home, tools};
 use crate::child::{Process, bound_command};
 
 /// The version that `scripts/install-tools.sh` installs.
 const VERSION: &str = "5.5.0";
-
-/// What the clusters' directories are called, before the process id of their owner.
-const PREFIX: &str = "semel-rocketmq-";
 
 /// How long a Java process may take to say that it is up.
 const BOOT: Duration = Duration::from_secs(180);
@@ -59,8 +56,7 @@ impl RocketMq {
     /// The same with more lines for the broker's configuration; they come last and so prevail.
     pub async fn start_with(settings: &[&str]) -> Result<Self> {
         let jars = jars()?;
-        remove_leftovers(PREFIX);
-        let home = TempDir::with_prefix(format!("{PREFIX}{}-", process::id()))?;
+        let home = home("rocketmq")?;
         let mut cluster = Self {
             home,
             jars,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn fixture() -> Kept<Arc<MariadbServer>> {
+async fn fixture() -> Kept<&'static MariadbServer> {
     let server = MariadbServer::shared().await.expect("a server");
     let url = server.database().expect("a database");
     Kept {
@@ -13,7 +13,7 @@ async fn fixture() -> Kept<Arc<MariadbServer>> {
 
 store_conformance!(fixture);
 
-async fn url() -> (Arc<MariadbServer>, String) {
+async fn url() -> (&'static MariadbServer, String) {
     let server = MariadbServer::shared().await.expect("a server");
     let url = server.database().expect("a database");
     (server, url)

@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn fixture() -> Kept<Arc<PostgresServer>> {
+async fn fixture() -> Kept<&'static PostgresServer> {
     let server = PostgresServer::shared().await.expect("a server");
     let url = server.database().expect("a database");
     Kept {
@@ -13,7 +13,7 @@ async fn fixture() -> Kept<Arc<PostgresServer>> {
 
 store_conformance!(fixture);
 
-async fn url() -> (Arc<PostgresServer>, String) {
+async fn url() -> (&'static PostgresServer, String) {
     let server = PostgresServer::shared().await.expect("a server");
     let url = server.database().expect("a database");
     (server, url)
