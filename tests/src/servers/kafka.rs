@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::program::{free_ports, home, tools};
+use super::program::{free_ports, home, tools, try_start, wait_until_up};
 use crate::child::{Process, bound_command};
 
 /// The version that `scripts/install-tools.sh` installs.
@@ -61,18 +61,13 @@ impl Kafka {
             controller_port: 0,
             process: None,
         };
-        // Another process may take a port in the instant between looking and starting.
-        let mut last = None;
-        for _ in 0..3 {
+        try_start(async || {
             server.port = free_ports(&[0, 1])?;
             server.controller_port = server.port + 1;
-            match server.format_and_start().await {
-                Ok(()) => return Ok(server),
-                Err(error) => last = Some(error),
-            }
-            server.kill();
-        }
-        Err(last.unwrap_or_else(|| anyhow::anyhow!("Kafka was not tried")))
+            server.format_and_start().await
+        })
+        .await?;
+        Ok(server)
     }
 
     /// The broker that the tests of a process share. Each uses topics and groups of its own.
@@ -170,10 +165,8 @@ impl Kafka {
     /// Starts it again on the same port and files, after [`kill`](Self::kill).
     pub async fn restart(&mut self) -> Result<()> {
         self.kill();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log_path = self.log_path();
+        let log = File::options().create(true).append(true).open(&log_path)?;
         let mut command = self.java("256m");
         command
             .arg("kafka.Kafka")
@@ -181,8 +174,11 @@ impl Kafka {
             .stdout(log.try_clone()?)
             .stderr(log);
         let process = Process::start(command);
-        self.process = Some(process.context("Kafka needs Java: run scripts/install-tools.sh")?);
-        self.wait_until_ready().await
+        let process = process.context("Kafka needs Java: run scripts/install-tools.sh")?;
+        let is_up = async || self.answers().await.unwrap_or(false);
+        let up = wait_until_up("Kafka", process, &log_path, BOOT, is_up);
+        self.process = Some(up.await?);
+        Ok(())
     }
 
     async fn format_and_start(&mut self) -> Result<()> {
@@ -251,28 +247,13 @@ impl Kafka {
         self.home.path().join("server.log")
     }
 
-    async fn wait_until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + BOOT;
-        loop {
-            let client = self.client(None)?;
-            let answer = spawn_blocking(move || {
-                let metadata = client.fetch_metadata(None, Duration::from_secs(2));
-                metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
-            });
-            if answer.await? {
-                return Ok(());
-            }
-            let ended = self
-                .process
-                .as_mut()
-                .context("it was not started")?
-                .ended()?;
-            if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(self.log_path()).unwrap_or_default();
-                bail!("Kafka is not up ({ended:?}):\n{log}");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    async fn answers(&self) -> Result<bool> {
+        let client = self.client(None)?;
+        let answer = spawn_blocking(move || {
+            let metadata = client.fetch_metadata(None, Duration::from_secs(2));
+            metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
+        });
+        Ok(answer.await?)
     }
 
     fn client(&self, group: Option<&str>) -> Result<BaseConsumer> {

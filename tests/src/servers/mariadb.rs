@@ -4,14 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::program::{find_program, free_ports, home};
+use super::program::{find_program, free_ports, home, wait_until_up};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to recover and answer.
@@ -78,7 +78,8 @@ impl MariadbServer {
         let program = find_program("mariadbd");
         let program = program.with_context(|| format!("mariadbd {MISSING}"))?;
         let path = |name: &str| self.directory.path().join(name);
-        let log = File::create(path("log"))?;
+        let log_path = path("log");
+        let log = File::create(&log_path)?;
         let mut command = bound_command(&program);
         command
             .args(["--no-defaults", "--bind-address=127.0.0.1"])
@@ -96,17 +97,10 @@ impl MariadbServer {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        self.process = Some(Process::start(command)?);
-        let until = Instant::now() + START;
-        while self.sql("SELECT 1").is_err() {
-            let process = self.process.as_mut().context("it was not started")?;
-            let ended = process.ended()?;
-            if ended.is_some() || Instant::now() > until {
-                let log = std::fs::read_to_string(self.directory.path().join("log"))?;
-                bail!("mariadbd is not ready ({ended:?}):\n{log}");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let process = Process::start(command)?;
+        let is_up = async || self.sql("SELECT 1").is_ok();
+        let up = wait_until_up("MariaDB", process, &log_path, START, is_up);
+        self.process = Some(up.await?);
         Ok(())
     }
 

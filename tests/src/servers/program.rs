@@ -2,10 +2,21 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::child::Process;
+
+/// How often a server is tried to start: another process may take a port in the instant between
+/// looking and starting.
+const TRIES: usize = 3;
+
+/// How often a server is asked whether it is up.
+const POLL: Duration = Duration::from_millis(20);
 
 /// A program on the PATH, or where Debian keeps those of administrators.
 pub(super) fn find_program(name: &str) -> Option<PathBuf> {
@@ -73,4 +84,35 @@ pub fn free_ports(distances: &[i32]) -> Result<u16> {
         }
     }
     bail!("no free port on 127.0.0.1 between 20000 and 32000")
+}
+
+/// Starts a server, and again where that fails. `start` chooses its ports.
+pub(super) async fn try_start(mut start: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    for _ in 1..TRIES {
+        if start().await.is_ok() {
+            return Ok(());
+        }
+    }
+    start().await
+}
+
+/// Waits until a server is up. Where it ends before, or takes longer than `limit`, the error
+/// says what it logged.
+pub(super) async fn wait_until_up(
+    name: &str,
+    mut process: Process,
+    log: &Path,
+    limit: Duration,
+    is_up: impl AsyncFn() -> bool,
+) -> Result<Process> {
+    let deadline = Instant::now() + limit;
+    while !is_up().await {
+        let ended = process.ended()?;
+        if ended.is_some() || Instant::now() > deadline {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            bail!("{name} is not up ({ended:?}):\n{log}");
+        }
+        sleep(POLL).await;
+    }
+    Ok(process)
 }

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lapin::options::{
     ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     QueuePurgeOptions,
@@ -15,7 +15,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::program::{free_ports, home};
+use super::program::{free_ports, home, try_start, wait_until_up};
 use crate::child::{Process, bound_command};
 
 /// What starts the server without becoming another user, on Debian and elsewhere.
@@ -58,18 +58,13 @@ impl RabbitMq {
             settings: settings.join("\n"),
             port: 0,
         };
-        // Another process may take a port in the instant between looking and starting.
-        let mut last = None;
-        for _ in 0..3 {
+        try_start(async || {
             // For clients, for other nodes, and the port mapper's.
             server.port = free_ports(&[0, 1, 2])?;
-            match server.restart().await {
-                Ok(()) => return Ok(server),
-                Err(error) => last = Some(error),
-            }
-            server.kill();
-        }
-        Err(last.unwrap_or_else(|| anyhow::anyhow!("RabbitMQ was not tried")))
+            server.restart().await
+        })
+        .await?;
+        Ok(server)
     }
 
     /// The broker that the tests of a process share. Each uses queues of its own.
@@ -240,31 +235,16 @@ impl RabbitMq {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        self.process = Some(Process::start(command)?);
-        self.wait_until_up().await
+        let process = Process::start(command)?;
+        let log = self.log_path();
+        let is_up = async || is_started(&log) && self.channel().await.is_ok();
+        let up = wait_until_up("RabbitMQ", process, &log, BOOT, is_up);
+        self.process = Some(up.await?);
+        Ok(())
     }
 
     fn log_path(&self) -> PathBuf {
         self.home.path().join("server.log")
-    }
-
-    async fn wait_until_up(&mut self) -> Result<()> {
-        let deadline = Instant::now() + BOOT;
-        loop {
-            let log = fs::read_to_string(self.log_path()).unwrap_or_default();
-            if log.contains(UP) && self.channel().await.is_ok() {
-                return Ok(());
-            }
-            let ended = self
-                .process
-                .as_mut()
-                .context("it was not started")?
-                .ended()?;
-            if ended.is_some() || Instant::now() > deadline {
-                bail!("RabbitMQ is not up ({ended:?}):\n{log}");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
     }
 }
 
@@ -272,4 +252,9 @@ impl Drop for RabbitMq {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether a server's log says that it is up.
+fn is_started(log: &Path) -> bool {
+    fs::read_to_string(log).is_ok_and(|log| log.contains(UP))
 }

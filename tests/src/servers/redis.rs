@@ -1,15 +1,15 @@
 //! A real Redis server of one test's own.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::program::{find_program, free_ports};
+use super::program::{find_program, free_ports, wait_until_up};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to load its data and answer.
@@ -56,7 +56,8 @@ impl RedisServer {
             "redis-server is not on the PATH: run `make tools`, or on Debian and Ubuntu \
              `apt-get install redis-server`",
         )?;
-        let log = std::fs::File::create(self.directory.path().join("log"))?;
+        let log_path = self.directory.path().join("log");
+        let log = std::fs::File::create(&log_path)?;
         let mut command = bound_command(&program);
         command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
@@ -68,8 +69,11 @@ impl RedisServer {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        self.process = Some(Process::start(command)?);
-        self.wait_until_ready().await
+        let process = Process::start(command)?;
+        let is_up = async || self.answers().await;
+        let up = wait_until_up("Redis", process, &log_path, START, is_up);
+        self.process = Some(up.await?);
+        Ok(())
     }
 
     /// Kills it at once, as a power cut would (but for what the system has not written yet).
@@ -117,22 +121,6 @@ impl RedisServer {
         let mut answer = String::new();
         stream.read_line(&mut answer).await?;
         Ok(answer.trim_end().to_owned())
-    }
-
-    async fn wait_until_ready(&mut self) -> Result<()> {
-        let until = Instant::now() + START;
-        loop {
-            if self.answers().await {
-                return Ok(());
-            }
-            let process = self.process.as_mut().context("it was not started")?;
-            let ended = process.ended()?;
-            if ended.is_some() || Instant::now() > until {
-                let log = std::fs::read_to_string(self.directory.path().join("log"))?;
-                bail!("redis-server is not ready ({ended:?}):\n{log}");
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     async fn answers(&self) -> bool {

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::program::{free_ports, home, tools};
+use super::program::{free_ports, home, tools, try_start, wait_until_up};
 use crate::child::{Process, bound_command};
 
 /// The version that `scripts/install-tools.sh` installs.
@@ -66,19 +66,14 @@ impl RocketMq {
             name_server: None,
             broker: None,
         };
-        // Another process may take a port in the instant between looking and starting.
-        let mut last = None;
-        for _ in 0..3 {
+        try_start(async || {
             cluster.name_server_port = free_ports(&[0])?;
             // The broker listens on its port, two below it, and one above it.
             cluster.broker_port = free_ports(&[-2, 0, 1])?;
-            match cluster.restart().await {
-                Ok(()) => return Ok(cluster),
-                Err(error) => last = Some(error),
-            }
-            cluster.kill();
-        }
-        Err(last.unwrap_or_else(|| anyhow::anyhow!("RocketMQ was not tried")))
+            cluster.restart().await
+        })
+        .await?;
+        Ok(cluster)
     }
 
     /// The cluster that the tests of a process share. Each uses topics and groups of its own.
@@ -231,27 +226,22 @@ impl RocketMq {
             store = home.join("store").display(),
             settings = self.settings,
         );
-        self.name_server = Some(self.spawn(
-            "namesrv",
-            "org.apache.rocketmq.namesrv.NamesrvStartup",
-            &name_server,
-            "256m",
-        )?);
-        wait_for_boot(&home, "namesrv", self.name_server.as_mut()).await?;
-        self.broker = Some(self.spawn(
-            "broker",
-            "org.apache.rocketmq.broker.BrokerStartup",
-            &broker,
-            "1g",
-        )?);
-        wait_for_boot(&home, "broker", self.broker.as_mut()).await
+        let class = "org.apache.rocketmq.namesrv.NamesrvStartup";
+        let up = self.launch("namesrv", class, &name_server, "256m");
+        self.name_server = Some(up.await?);
+        let class = "org.apache.rocketmq.broker.BrokerStartup";
+        let up = self.launch("broker", class, &broker, "1g");
+        self.broker = Some(up.await?);
+        Ok(())
     }
 
-    fn spawn(&self, name: &str, class: &str, config: &str, heap: &str) -> Result<Process> {
+    /// Starts a process and waits until it is up.
+    async fn launch(&self, name: &str, class: &str, config: &str, heap: &str) -> Result<Process> {
         let home = self.home.path();
         let config_path = home.join(format!("{name}.conf"));
         fs::write(&config_path, config)?;
-        let log = File::create(log_path(home, name))?;
+        let log_path = home.join(format!("{name}.log"));
+        let log = File::create(&log_path)?;
         let mut command = bound_command(Path::new("java"));
         command
             .args(["-Xms128m", &format!("-Xmx{heap}"), "-XX:+UseSerialGC"])
@@ -268,7 +258,18 @@ impl RocketMq {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        Process::start(command).context("RocketMQ needs Java: run scripts/install-tools.sh")
+        let process = Process::start(command);
+        let process = process.context("RocketMQ needs Java: run scripts/install-tools.sh")?;
+        let is_up =
+            async || fs::read_to_string(&log_path).is_ok_and(|log| log.contains("boot success"));
+        wait_until_up(
+            &format!("RocketMQ's {name}"),
+            process,
+            &log_path,
+            BOOT,
+            is_up,
+        )
+        .await
     }
 }
 
@@ -287,29 +288,6 @@ fn jars() -> Result<PathBuf> {
         jars.display()
     );
     Ok(jars)
-}
-
-fn log_path(home: &Path, name: &str) -> PathBuf {
-    home.join(format!("{name}.log"))
-}
-
-async fn wait_for_boot(home: &Path, name: &str, child: Option<&mut Process>) -> Result<()> {
-    let child = child.context("it was not started")?;
-    let deadline = Instant::now() + BOOT;
-    loop {
-        let log = fs::read_to_string(log_path(home, name)).unwrap_or_default();
-        if log.contains("boot success") {
-            return Ok(());
-        }
-        if let Some(status) = child.ended()? {
-            bail!("RocketMQ's {name} ended with {status}:\n{log}");
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "RocketMQ's {name} is not up after {BOOT:?}:\n{log}"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 const QUERY_CONSUMER_OFFSET: i32 = 14;
