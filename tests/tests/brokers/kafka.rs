@@ -1,12 +1,10 @@
 //! Apache Kafka, a real broker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -14,15 +12,16 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header as SentHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use semel_brokers::{KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig};
-use semel_core::{
-    Delivery, OutboxRow, Partition, Payload, Position, Received, Sink, SinkError, Source,
-    SourceError,
-};
+use semel_core::{OutboxRow, Partition, Received, Sink, SinkError, Source, SourceError};
 use semel_tests::conformance::broker::{
-    DESTINATION, Published, SinkFixture, SourceFixture, last_positions, message, receive_at_least,
-    receive_the_rest, row, rows_in_lanes,
+    DESTINATION, last_positions, message, receive_at_least, row, rows_in_lanes,
 };
 use semel_tests::servers::kafka::Kafka;
+
+use crate::shared::{
+    Course, Place, Suite, come_and_go, measure, nobody_listens, notice_outage, publish,
+    publish_again, publish_in_vain, receive_again, send,
+};
 
 const PARTITIONS: i32 = 4;
 
@@ -72,178 +71,55 @@ impl Topic {
     }
 
     async fn send(&self, rows: &[OutboxRow]) -> Result<()> {
-        let sink = self.sink();
-        for result in sink.publish(rows).await {
-            result?;
-        }
-        sink.close().await;
-        Ok(())
+        send(self.sink(), rows).await
     }
 }
 
-/// A topic whose name is taken for the suite's destination.
-struct Renamed {
-    source: KafkaSource,
-    topic: String,
-}
+impl Place for Topic {
+    type Source = KafkaSource;
+    type Sink = KafkaSink;
 
-#[async_trait]
-impl Source for Renamed {
-    async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
-        let mut received = self.source.receive(limit).await?;
-        if let Received::Batch(batch) = &mut received {
-            for delivery in batch {
-                assert_eq!(*message(delivery).topic, *self.topic);
-                if let Payload::Message(message) = &mut delivery.payload {
-                    Arc::make_mut(message).topic = DESTINATION.into();
-                }
-            }
-        }
-        Ok(received)
+    fn name(&self) -> &str {
+        &self.topic
     }
 
-    async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {
-        self.source.acknowledge(positions).await
+    fn consumer(&self) -> Result<KafkaSource> {
+        Ok(self.source("consumer"))
     }
 
-    async fn close(&self) {
-        self.source.close().await;
-    }
-}
-
-#[async_trait]
-impl SourceFixture for Topic {
-    async fn produce(&mut self, rows: &[OutboxRow]) -> Result<()> {
-        self.send(rows).await
+    fn reader(&self, number: u64) -> KafkaSource {
+        self.source(&format!("reader-{number}"))
     }
 
-    async fn open(&mut self) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(Renamed {
-            source: self.source("consumer"),
-            topic: self.topic.clone(),
-        }))
+    fn producer(&self) -> KafkaSink {
+        self.sink()
     }
 }
 
 mod source {
     use super::*;
-    semel_tests::source_conformance!(Topic::shared().await?);
-}
-
-#[async_trait]
-impl SinkFixture for Topic {
-    async fn open(&mut self) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(self.sink()))
-    }
-
-    async fn published(&mut self, count: usize) -> Result<Vec<Published>> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let group = format!("reader-{}", COUNT.fetch_add(1, Relaxed));
-        let source = self.source(&group);
-        let mut deliveries = receive_at_least(&source, count.min(20)).await?;
-        deliveries.extend(receive_the_rest(&source).await?);
-        source.close().await;
-        let seen = |delivery: &Delivery| {
-            let message = message(delivery);
-            Published {
-                id: message.id.clone(),
-                key: message.keys.first().map(|key| Bytes::from(key.clone())),
-                headers: message.headers.clone(),
-                body: message.body.clone(),
-            }
-        };
-        Ok(deliveries.iter().map(seen).collect())
-    }
-
-    fn broken_destination(&self) -> Option<&'static str> {
-        Some("mapped to nothing")
-    }
+    semel_tests::source_conformance!(Suite(Topic::shared().await?));
 }
 
 mod sink {
     use super::*;
-    semel_tests::sink_conformance!(Topic::shared().await?);
-}
-
-/// A host of a consumer group: receives, records and acknowledges until it is told to stop.
-async fn host(
-    source: KafkaSource,
-    recorded: Arc<Mutex<BTreeSet<String>>>,
-    stop: Arc<AtomicBool>,
-) -> Result<()> {
-    while !stop.load(Relaxed) {
-        let Received::Batch(batch) = source.receive(100).await? else {
-            break;
-        };
-        // What is received and not yet recorded is what a rebalance may lose.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let ids: Vec<_> = batch.iter().map(|d| message(d).id.clone()).collect();
-        recorded.lock().unwrap().extend(ids);
-        // Of a partition that was revoked meanwhile, or in a rebalance, this does nothing.
-        if let Err(error) = source.acknowledge(&last_positions(&batch)).await {
-            assert!(matches!(error, SourceError::Unavailable(_)), "{error}");
-        }
-    }
-    source.close().await;
-    Ok(())
+    semel_tests::sink_conformance!(Suite(Topic::shared().await?));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_consumers_come_and_go() -> Result<()> {
     let topic = Topic::shared().await?;
-    let rows = rows_in_lanes(6000, 12);
-    let recorded = Arc::new(Mutex::new(BTreeSet::new()));
-    let producer = async {
-        let sink = topic.sink();
-        for some in rows.chunks(50) {
-            for result in sink.publish(some).await {
-                result?;
-            }
-            tokio::time::sleep(Duration::from_millis(60)).await;
-        }
-        sink.close().await;
-        anyhow::Ok(())
+    let course = Course {
+        messages: 6000,
+        pace: Duration::from_millis(60),
+        rounds: 3,
+        alone: Duration::from_millis(1500),
+        together: Duration::from_secs(3),
+        rebalances: true,
     };
-    let start = || {
-        let stop = Arc::new(AtomicBool::new(false));
-        let source = topic.source("group");
-        let running = tokio::spawn(host(source, Arc::clone(&recorded), Arc::clone(&stop)));
-        (stop, running)
-    };
-    let consumers = async {
-        let mut first = start();
-        for round in 0..3 {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            let second = start();
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            // In turn the newcomer leaves, and the one that was there.
-            let leaver = if round % 2 == 0 {
-                second
-            } else {
-                std::mem::replace(&mut first, second)
-            };
-            leaver.0.store(true, Relaxed);
-            leaver.1.await??;
-        }
-        let deadline = Instant::now() + Duration::from_secs(90);
-        while recorded.lock().unwrap().len() < rows.len() {
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "{} of {} messages arrived",
-                recorded.lock().unwrap().len(),
-                rows.len()
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        first.0.store(true, Relaxed);
-        first.1.await??;
-        anyhow::Ok(())
-    };
-    let (sent, consumed) = tokio::join!(producer, consumers);
-    sent?;
-    consumed?;
-    assert_eq!(recorded.lock().unwrap().len(), rows.len());
-    Ok(())
+    let come = || Ok(topic.source("group"));
+    let go = async |source: KafkaSource| source.close().await;
+    come_and_go(course, &topic.sink(), come, go).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -327,35 +203,13 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
     let topic = Topic::on(&broker, &[]).await?;
     let (source, sink) = (topic.source("group"), topic.sink());
     let rows = rows_in_lanes(40, 4);
-    for result in sink.publish(&rows[..20]).await {
-        result?;
-    }
+    publish(&sink, &rows[..20]).await?;
     let first = receive_at_least(&source, 20).await?;
     source.acknowledge(&last_positions(&first)).await?;
 
     broker.kill();
-    let outage = Instant::now();
-    let results = sink.publish(&rows[20..]).await;
-    for result in &results {
-        let waits = matches!(result, Err(SinkError::Unavailable(_) | SinkError::Held));
-        assert!(waits, "{result:?}");
-    }
-    assert!(
-        outage.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        outage.elapsed()
-    );
-    let outage = Instant::now();
-    loop {
-        match source.receive(10).await {
-            Err(SourceError::Unavailable(_)) => break,
-            Err(error) => return Err(error.into()),
-            Ok(_) => assert!(
-                outage.elapsed() < Duration::from_secs(20),
-                "nothing was noticed"
-            ),
-        }
-    }
+    publish_in_vain(&sink, &rows[20..]).await;
+    notice_outage(&source).await?;
     // A commit fails in a bounded time, and is tried again.
     let outage = Instant::now();
     let error = source.acknowledge(&last_positions(&first)).await;
@@ -367,26 +221,8 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
 
     broker.restart().await?;
     let back = Instant::now();
-    let mut left = rows[20..].to_vec();
-    while !left.is_empty() {
-        assert!(
-            back.elapsed() < Duration::from_secs(60),
-            "the sink did not come back"
-        );
-        let results = sink.publish(&left).await;
-        let mut results = results.into_iter();
-        left.retain(|_| results.next().is_some_and(|result| result.is_err()));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    println!("the sink was back {:?} after the broker", back.elapsed());
-    let again = receive_at_least(&source, 20).await?;
-    println!("the source was back {:?} after the broker", back.elapsed());
-    let ids: BTreeSet<_> = again.iter().map(|d| message(d).id.as_str()).collect();
-    assert!(
-        rows[20..]
-            .iter()
-            .all(|row| ids.contains(row.message_id.as_str()))
-    );
+    publish_again(&sink, &rows[20..], back).await;
+    let again = receive_again(&source, &rows[20..], back).await?;
     while let Err(error) = source.acknowledge(&last_positions(&again)).await {
         assert!(back.elapsed() < Duration::from_secs(90), "{error}");
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -403,25 +239,8 @@ async fn a_broker_that_was_never_there_is_unavailable() -> Result<()> {
         servers: "127.0.0.1:9".to_owned(),
         topic: "nowhere".to_owned(),
     };
-    let started = Instant::now();
-    let (source, sink) = (topic.source("group"), topic.sink());
-    let error = source.receive(1).await.unwrap_err();
-    assert!(matches!(&error, SourceError::Unavailable(_)), "{error}");
-    assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
-    let results = sink.publish(&[row(0, None), row(1, Some("a"))]).await;
-    assert!(
-        results
-            .iter()
-            .all(|r| matches!(r, Err(SinkError::Unavailable(_)))),
-        "{results:?}"
-    );
-    source.close().await;
-    sink.close().await;
-    assert!(
-        started.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        started.elapsed()
-    );
+    let error = nobody_listens(&topic.source("group"), &topic.sink()).await;
+    assert!(error.contains("127.0.0.1:9"), "{error}");
     Ok(())
 }
 
@@ -552,30 +371,7 @@ async fn what_is_no_text_arrives_in_base64() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_thousand_messages_take_seconds() -> Result<()> {
     let topic = Topic::shared().await?;
-    let rows = rows_in_lanes(50_000, 64);
-    let sink = topic.sink();
-    let started = Instant::now();
-    for some in rows.chunks(1000) {
-        for result in sink.publish(some).await {
-            result?;
-        }
-    }
-    let rate = |since: Instant| rows.len() as f64 / since.elapsed().as_secs_f64();
-    println!("published {:.0} messages/s", rate(started));
-    sink.close().await;
-
-    let source = topic.source("group");
-    let mut seen = receive_at_least(&source, 1).await?.len();
-    let started = Instant::now();
-    while seen < rows.len() {
-        let Received::Batch(batch) = source.receive(1024).await? else {
-            break;
-        };
-        source.acknowledge(&last_positions(&batch)).await?;
-        seen += batch.len();
-    }
-    println!("received {:.0} messages/s", rate(started));
-    assert!(rate(started) > 2000.0);
-    source.close().await;
+    let rate = measure(50_000, &topic.sink(), &topic.source("group")).await?;
+    assert!(rate > 2000.0);
     Ok(())
 }

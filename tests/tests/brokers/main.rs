@@ -7,3 +7,4 @@ mod kafka;
 mod memory;
 mod rabbitmq;
 mod rocketmq;
+mod shared;

@@ -1,12 +1,10 @@
 //! RabbitMQ, a real broker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,14 +14,16 @@ use lapin::types::{AMQPValue, FieldTable};
 use semel_brokers::{
     RabbitMqDestination, RabbitMqSink, RabbitMqSinkConfig, RabbitMqSource, RabbitMqSourceConfig,
 };
-use semel_core::{
-    Delivery, Header, OutboxRow, Payload, Position, Received, Sink, SinkError, Source, SourceError,
-};
+use semel_core::{Header, OutboxRow, Position, Sink, SinkError, Source, SourceError};
 use semel_tests::conformance::broker::{
-    DESTINATION, Published, SinkFixture, SourceFixture, last_positions, message, receive_at_least,
-    receive_the_rest, row, rows_in_lanes,
+    DESTINATION, last_positions, message, receive_at_least, receive_the_rest, row, rows_in_lanes,
 };
 use semel_tests::servers::rabbitmq::RabbitMq;
+
+use crate::shared::{
+    Course, Place, Suite, come_and_go, measure, nobody_listens, notice_outage, publish,
+    publish_again, publish_in_vain, send,
+};
 
 /// A queue of its own on a broker.
 struct Queue {
@@ -84,91 +84,34 @@ impl Queue {
     }
 
     async fn send(&self, rows: &[OutboxRow]) -> Result<()> {
-        let sink = self.sink();
-        for result in sink.publish(rows).await {
-            result?;
-        }
-        sink.close().await;
-        Ok(())
+        send(self.sink(), rows).await
     }
 }
 
-/// A queue whose name is taken for the suite's destination.
-struct Renamed {
-    source: RabbitMqSource,
-    queue: String,
-}
+impl Place for Queue {
+    type Source = RabbitMqSource;
+    type Sink = RabbitMqSink;
 
-#[async_trait]
-impl Source for Renamed {
-    async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
-        let mut received = self.source.receive(limit).await?;
-        if let Received::Batch(batch) = &mut received {
-            for delivery in batch {
-                assert_eq!(*message(delivery).topic, *self.queue);
-                if let Payload::Message(message) = &mut delivery.payload {
-                    Arc::make_mut(message).topic = DESTINATION.into();
-                }
-            }
-        }
-        Ok(received)
+    fn name(&self) -> &str {
+        &self.queue
     }
 
-    async fn acknowledge(&self, positions: &[Position]) -> Result<(), SourceError> {
-        self.source.acknowledge(positions).await
+    fn consumer(&self) -> Result<RabbitMqSource> {
+        Ok(self.source())
     }
 
-    async fn close(&self) {
-        self.source.close().await;
-    }
-}
-
-#[async_trait]
-impl SourceFixture for Queue {
-    async fn produce(&mut self, rows: &[OutboxRow]) -> Result<()> {
-        self.send(rows).await
+    fn reader(&self, _number: u64) -> RabbitMqSource {
+        self.source()
     }
 
-    async fn open(&mut self) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(Renamed {
-            source: self.source(),
-            queue: self.queue.clone(),
-        }))
+    fn producer(&self) -> RabbitMqSink {
+        self.sink()
     }
 }
 
 mod source {
     use super::*;
-    semel_tests::source_conformance!(Queue::shared().await?);
-}
-
-#[async_trait]
-impl SinkFixture for Queue {
-    async fn open(&mut self) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(self.sink()))
-    }
-
-    async fn published(&mut self, count: usize) -> Result<Vec<Published>> {
-        let source = self.source();
-        let mut deliveries = receive_at_least(&source, count.min(20)).await?;
-        deliveries.extend(receive_the_rest(&source).await?);
-        // Not acknowledged, so that they can be looked at again.
-        source.close().await;
-        let seen = |delivery: &Delivery| {
-            let message = message(delivery);
-            Published {
-                id: message.id.clone(),
-                key: message.keys.first().map(|key| Bytes::from(key.clone())),
-                headers: message.headers.clone(),
-                body: message.body.clone(),
-            }
-        };
-        Ok(deliveries.iter().map(seen).collect())
-    }
-
-    fn broken_destination(&self) -> Option<&'static str> {
-        Some("mapped to nothing")
-    }
+    semel_tests::source_conformance!(Suite(Queue::shared().await?));
 }
 
 mod sink {
@@ -177,83 +120,30 @@ mod sink {
     semel_tests::sink_conformance!({
         let mut queue = Queue::shared().await?;
         queue.url += "/%2F?prefetch=5000";
-        queue
+        Suite(queue)
     });
-}
-
-/// A host: receives, records and acknowledges until it is told to stop.
-async fn host(
-    source: RabbitMqSource,
-    recorded: Arc<Mutex<BTreeSet<String>>>,
-    stop: Arc<AtomicBool>,
-) -> Result<()> {
-    while !stop.load(Relaxed) {
-        let Received::Batch(batch) = source.receive(100).await? else {
-            break;
-        };
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let ids: Vec<_> = batch.iter().map(|d| message(d).id.clone()).collect();
-        recorded.lock().unwrap().extend(ids);
-        source.acknowledge(&last_positions(&batch)).await?;
-    }
-    // Without a word, every other time.
-    if recorded.lock().unwrap().len().is_multiple_of(2) {
-        source.close().await;
-    }
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_consumers_come_and_go() -> Result<()> {
     let queue = Queue::shared().await?;
-    let rows = rows_in_lanes(3000, 12);
-    let recorded = Arc::new(Mutex::new(BTreeSet::new()));
-    let producer = async {
-        let sink = queue.sink();
-        for some in rows.chunks(50) {
-            for result in sink.publish(some).await {
-                result?;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        sink.close().await;
-        anyhow::Ok(())
+    let course = Course {
+        messages: 3000,
+        pace: Duration::from_millis(50),
+        rounds: 4,
+        alone: Duration::from_millis(500),
+        together: Duration::from_millis(500),
+        rebalances: false,
     };
-    let start = || {
-        let stop = Arc::new(AtomicBool::new(false));
-        let source = queue.source_with("?prefetch=300");
-        let running = tokio::spawn(host(source, Arc::clone(&recorded), Arc::clone(&stop)));
-        (stop, running)
-    };
-    let consumers = async {
-        let mut first = start();
-        for _ in 0..4 {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let second = start();
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let leaver = std::mem::replace(&mut first, second);
-            leaver.0.store(true, Relaxed);
-            leaver.1.await??;
+    let gone = AtomicU64::new(0);
+    let come = || Ok(queue.source_with("?prefetch=300"));
+    let go = async |source: RabbitMqSource| {
+        // Without a word, every other time.
+        if gone.fetch_add(1, Relaxed).is_multiple_of(2) {
+            source.close().await;
         }
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while recorded.lock().unwrap().len() < rows.len() {
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "{} of {} messages arrived",
-                recorded.lock().unwrap().len(),
-                rows.len()
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        first.0.store(true, Relaxed);
-        first.1.await??;
-        anyhow::Ok(())
     };
-    let (sent, consumed) = tokio::join!(producer, consumers);
-    sent?;
-    consumed?;
-    assert_eq!(recorded.lock().unwrap().len(), rows.len());
-    Ok(())
+    come_and_go(course, &queue.sink(), come, go).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,9 +152,7 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
     let queue = Queue::on(&broker, &[]).await?;
     let (source, sink) = (queue.source(), queue.sink());
     let rows = rows_in_lanes(40, 4);
-    for result in sink.publish(&rows[..20]).await {
-        result?;
-    }
+    publish(&sink, &rows[..20]).await?;
     let first = receive_at_least(&source, 20).await?;
     let half = Position {
         partition: first[9].position.partition.clone(),
@@ -276,21 +164,8 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
 
     broker.kill();
     let outage = Instant::now();
-    let results = sink.publish(&rows[20..]).await;
-    for result in &results {
-        let waits = matches!(result, Err(SinkError::Unavailable(_) | SinkError::Held));
-        assert!(waits, "{result:?}");
-    }
-    loop {
-        match source.receive(10).await {
-            Err(SourceError::Unavailable(_)) => break,
-            Err(error) => return Err(error.into()),
-            Ok(_) => assert!(
-                outage.elapsed() < Duration::from_secs(20),
-                "nothing was noticed"
-            ),
-        }
-    }
+    publish_in_vain(&sink, &rows[20..]).await;
+    notice_outage(&source).await?;
     // What is recorded after the channel is gone can't be acknowledged, and that is no fault.
     source.acknowledge(&last_positions(&first)).await?;
     assert!(
@@ -301,18 +176,7 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
 
     broker.restart().await?;
     let back = Instant::now();
-    let mut left = rows[20..].to_vec();
-    while !left.is_empty() {
-        assert!(
-            back.elapsed() < Duration::from_secs(60),
-            "the sink did not come back"
-        );
-        let results = sink.publish(&left).await;
-        let mut results = results.into_iter();
-        left.retain(|_| results.next().is_some_and(|result| result.is_err()));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    println!("the sink was back {:?} after the broker", back.elapsed());
+    publish_again(&sink, &rows[20..], back).await;
     // What was not acknowledged comes again, at higher offsets than before.
     let again = receive_at_least(&source, 30).await?;
     println!("the source was back {:?} after the broker", back.elapsed());
@@ -340,28 +204,10 @@ async fn a_broker_that_was_never_there_is_unavailable() -> Result<()> {
         url: "amqp://me:s3cret@127.0.0.1:9".to_owned(),
         queue: "nowhere".to_owned(),
     };
-    let started = Instant::now();
-    let (source, sink) = (queue.source(), queue.sink());
-    let error = source.receive(1).await.unwrap_err();
-    assert!(matches!(&error, SourceError::Unavailable(_)), "{error}");
-    let text = error.to_string();
+    let error = nobody_listens(&queue.source(), &queue.sink()).await;
     assert!(
-        text.contains("127.0.0.1:9") && !text.contains("s3cret"),
-        "{text}"
-    );
-    let results = sink.publish(&[row(0, None), row(1, Some("a"))]).await;
-    assert!(
-        results
-            .iter()
-            .all(|r| matches!(r, Err(SinkError::Unavailable(_)))),
-        "{results:?}"
-    );
-    source.close().await;
-    sink.close().await;
-    assert!(
-        started.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        started.elapsed()
+        error.contains("127.0.0.1:9") && !error.contains("s3cret"),
+        "{error}"
     );
     Ok(())
 }
@@ -591,30 +437,7 @@ async fn keys_that_are_no_text_arrive_in_base64() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_messages_take_seconds() -> Result<()> {
     let queue = Queue::shared().await?;
-    let rows = rows_in_lanes(20_000, 64);
-    let sink = queue.sink();
-    let started = Instant::now();
-    for some in rows.chunks(1000) {
-        for result in sink.publish(some).await {
-            result?;
-        }
-    }
-    let rate = |since: Instant| rows.len() as f64 / since.elapsed().as_secs_f64();
-    println!("published {:.0} messages/s", rate(started));
-    sink.close().await;
-
-    let source = queue.source();
-    let started = Instant::now();
-    let mut seen = 0;
-    while seen < rows.len() {
-        let Received::Batch(batch) = source.receive(1024).await? else {
-            break;
-        };
-        source.acknowledge(&last_positions(&batch)).await?;
-        seen += batch.len();
-    }
-    println!("received {:.0} messages/s", rate(started));
-    assert!(rate(started) > 500.0);
-    source.close().await;
+    let rate = measure(20_000, &queue.sink(), &queue.source()).await?;
+    assert!(rate > 500.0);
     Ok(())
 }

@@ -1,26 +1,27 @@
 //! Apache RocketMQ, a real broker.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use semel_brokers::{
     RocketMqClient, RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
 };
-use semel_core::{
-    Clock, Delivery, OutboxRow, Received, Sink, SinkError, Source, SourceError, SystemClock,
-};
+use semel_core::{Clock, OutboxRow, Sink, SinkError, Source, SourceError, SystemClock};
 use semel_tests::conformance::broker::{
-    DESTINATION, Published, SinkFixture, SourceFixture, last_positions, message, receive_at_least,
-    receive_the_rest, row, rows_in_lanes,
+    DESTINATION, last_positions, message, receive_at_least, row, rows_in_lanes,
 };
 use semel_tests::servers::rocketmq::RocketMq;
+
+use crate::shared::{
+    Course, Place, Suite, come_and_go, measure, nobody_listens, notice_outage, publish,
+    publish_again, publish_in_vain, receive_again, send,
+};
 
 const QUEUES: u32 = 4;
 
@@ -72,180 +73,70 @@ impl Topic {
     }
 
     async fn send(&self, rows: &[OutboxRow]) -> Result<()> {
-        let sink = self.sink();
-        for result in sink.publish(rows).await {
-            result?;
-        }
-        sink.close().await;
-        Ok(())
+        send(self.sink(), rows).await
     }
 }
 
-/// A topic whose name is taken for the suite's destination.
-struct Renamed {
-    source: RocketMqSource,
-    topic: String,
-}
+impl Place for Topic {
+    type Source = RocketMqSource;
+    type Sink = RocketMqSink;
 
-#[async_trait]
-impl Source for Renamed {
-    async fn receive(&self, limit: usize) -> Result<Received, SourceError> {
-        let mut received = self.source.receive(limit).await?;
-        if let Received::Batch(batch) = &mut received {
-            for delivery in batch {
-                assert_eq!(*message(delivery).topic, *self.topic);
-                if let semel_core::Payload::Message(message) = &mut delivery.payload {
-                    Arc::make_mut(message).topic = DESTINATION.into();
-                }
-            }
-        }
-        Ok(received)
+    fn name(&self) -> &str {
+        &self.topic
     }
 
-    async fn acknowledge(&self, positions: &[semel_core::Position]) -> Result<(), SourceError> {
-        self.source.acknowledge(positions).await
-    }
-
-    async fn close(&self) {
-        self.source.close().await;
-    }
-}
-
-#[async_trait]
-impl SourceFixture for Topic {
-    async fn produce(&mut self, rows: &[OutboxRow]) -> Result<()> {
-        self.send(rows).await
-    }
-
-    async fn open(&mut self) -> Result<Arc<dyn Source>> {
+    fn consumer(&self) -> Result<RocketMqSource> {
         // A host of its own: what a crash leaves behind is another client.
         let client = RocketMqClient::start()?;
-        Ok(Arc::new(Renamed {
-            source: self.source_of(&client, "consumer"),
-            topic: self.topic.clone(),
-        }))
+        Ok(self.source_of(&client, "consumer"))
+    }
+
+    fn reader(&self, number: u64) -> RocketMqSource {
+        self.source(&format!("reader-{number}"))
+    }
+
+    fn producer(&self) -> RocketMqSink {
+        self.sink()
     }
 }
 
 mod source {
     use super::*;
-    semel_tests::source_conformance!(Topic::shared().await?);
-}
-
-#[async_trait]
-impl SinkFixture for Topic {
-    async fn open(&mut self) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(self.sink()))
-    }
-
-    async fn published(&mut self, count: usize) -> Result<Vec<Published>> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let group = format!("reader-{}", COUNT.fetch_add(1, Relaxed));
-        let source = self.source(&group);
-        let mut deliveries = receive_at_least(&source, count.min(20)).await?;
-        deliveries.extend(receive_the_rest(&source).await?);
-        source.close().await;
-        let seen = |delivery: &Delivery| {
-            let message = message(delivery);
-            Published {
-                id: message.id.clone(),
-                key: message.keys.first().map(|key| Bytes::from(key.clone())),
-                headers: message.headers.clone(),
-                body: message.body.clone(),
-            }
-        };
-        Ok(deliveries.iter().map(seen).collect())
-    }
-
-    fn broken_destination(&self) -> Option<&'static str> {
-        Some("mapped to nothing")
-    }
+    semel_tests::source_conformance!(Suite(Topic::shared().await?));
 }
 
 mod sink {
     use super::*;
-    semel_tests::sink_conformance!(Topic::shared().await?);
-}
-
-/// A host of a consumer group: receives, records and acknowledges until it is told to stop.
-async fn host(
-    source: RocketMqSource,
-    recorded: Arc<std::sync::Mutex<BTreeSet<String>>>,
-    stop: Arc<AtomicBool>,
-) -> Result<u64> {
-    while !stop.load(Relaxed) {
-        let Received::Batch(batch) = source.receive(100).await? else {
-            break;
-        };
-        // What is received and not yet recorded is what a rebalance may lose.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let ids: Vec<_> = batch.iter().map(|d| message(d).id.clone()).collect();
-        recorded.lock().unwrap().extend(ids);
-        source.acknowledge(&last_positions(&batch)).await?;
-    }
-    source.close().await;
-    Ok(source.gaps())
+    semel_tests::sink_conformance!(Suite(Topic::shared().await?));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_consumers_come_and_go() -> Result<()> {
     let topic = Topic::shared().await?;
-    let rows = rows_in_lanes(6000, 12);
-    let recorded = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
-    let producer = async {
-        let sink = topic.sink();
-        for some in rows.chunks(50) {
-            for result in sink.publish(some).await {
-                result?;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        sink.close().await;
-        anyhow::Ok(())
+    let course = Course {
+        messages: 6000,
+        pace: Duration::from_millis(100),
+        rounds: 3,
+        alone: Duration::from_millis(1500),
+        together: Duration::from_secs(3),
+        rebalances: false,
     };
-    let start = || {
+    let (clients, gaps) = (Mutex::new(Vec::new()), AtomicU64::new(0));
+    let come = || {
         let client = RocketMqClient::start()?;
-        let stop = Arc::new(AtomicBool::new(false));
         let source = topic.source_of(&client, "group");
-        let running = tokio::spawn(host(source, Arc::clone(&recorded), Arc::clone(&stop)));
-        anyhow::Ok((client, stop, running))
+        clients.lock().unwrap().push(client);
+        Ok(source)
     };
-    let consumers = async {
-        let mut first = start()?;
-        let mut gaps = 0;
-        for round in 0..3 {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            let second = start()?;
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            // In turn the newcomer leaves, and the one that was there.
-            let leaver = if round % 2 == 0 {
-                second
-            } else {
-                std::mem::replace(&mut first, second)
-            };
-            leaver.1.store(true, Relaxed);
-            gaps += leaver.2.await??;
-            leaver.0.shutdown().await;
-        }
-        let deadline = Instant::now() + Duration::from_secs(90);
-        while recorded.lock().unwrap().len() < rows.len() {
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "{} of {} messages arrived",
-                recorded.lock().unwrap().len(),
-                rows.len()
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        first.1.store(true, Relaxed);
-        gaps += first.2.await??;
-        first.0.shutdown().await;
-        anyhow::Ok(gaps)
+    let go = async |source: RocketMqSource| {
+        source.close().await;
+        gaps.fetch_add(source.gaps(), Relaxed);
     };
-    let (sent, gaps) = tokio::join!(producer, consumers);
-    sent?;
-    println!("gaps that were read again: {}", gaps?);
-    assert_eq!(recorded.lock().unwrap().len(), rows.len());
+    come_and_go(course, &topic.sink(), come, go).await?;
+    println!("gaps that were read again: {}", gaps.into_inner());
+    for client in clients.into_inner().unwrap() {
+        client.shutdown().await;
+    }
     Ok(())
 }
 
@@ -255,62 +146,26 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
     let topic = Topic::on(&broker).await?;
     let (source, sink) = (topic.source("group"), topic.sink());
     let rows = rows_in_lanes(40, 4);
-    for result in sink.publish(&rows[..20]).await {
-        result?;
-    }
+    publish(&sink, &rows[..20]).await?;
     let first = receive_at_least(&source, 20).await?;
     source.acknowledge(&last_positions(&first)).await?;
     // The client sends offsets one way; the broker writes them down every five seconds.
     tokio::time::sleep(Duration::from_secs(6)).await;
 
     broker.kill();
-    let outage = Instant::now();
-    let results = sink.publish(&rows[20..]).await;
+    let results = publish_in_vain(&sink, &rows[20..]).await;
     assert!(
         results
             .iter()
             .all(|r| matches!(r, Err(SinkError::Unavailable(_)))),
         "{results:?}"
     );
-    assert!(
-        outage.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        outage.elapsed()
-    );
-    let outage = Instant::now();
-    loop {
-        match source.receive(10).await {
-            Err(SourceError::Unavailable(_)) => break,
-            Err(error) => return Err(error.into()),
-            Ok(_) => assert!(
-                outage.elapsed() < Duration::from_secs(20),
-                "nothing was noticed"
-            ),
-        }
-    }
+    notice_outage(&source).await?;
 
     broker.restart().await?;
     let back = Instant::now();
-    let mut left = rows[20..].to_vec();
-    while !left.is_empty() {
-        assert!(
-            back.elapsed() < Duration::from_secs(60),
-            "the sink did not come back"
-        );
-        let results = sink.publish(&left).await;
-        let mut results = results.into_iter();
-        left.retain(|_| results.next().is_some_and(|result| result.is_err()));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    println!("the sink was back {:?} after the broker", back.elapsed());
-    let again = receive_at_least(&source, 20).await?;
-    println!("the source was back {:?} after the broker", back.elapsed());
-    let ids: BTreeSet<_> = again.iter().map(|d| message(d).id.as_str()).collect();
-    assert!(
-        rows[20..]
-            .iter()
-            .all(|row| ids.contains(row.message_id.as_str()))
-    );
+    publish_again(&sink, &rows[20..], back).await;
+    receive_again(&source, &rows[20..], back).await?;
     source.close().await;
     sink.close().await;
     topic.client.shutdown().await;
@@ -324,9 +179,7 @@ async fn what_a_broker_forgot_of_a_group_is_committed_again() -> Result<()> {
     let mut broker = RocketMq::start().await?;
     let topic = Topic::on(&broker).await?;
     let (source, sink) = (topic.source("group"), topic.sink());
-    for result in sink.publish(&rows_in_lanes(20, 4)).await {
-        result?;
-    }
+    publish(&sink, &rows_in_lanes(20, 4)).await?;
     let group = format!("{}-group", topic.topic);
     let left = |broker: &RocketMq| -> Result<u64> {
         let left = (0..QUEUES).map(|queue| {
@@ -369,26 +222,9 @@ async fn a_broker_that_was_never_there_is_unavailable() -> Result<()> {
         name_server: "127.0.0.1:9".to_owned(),
         topic: "nowhere".to_owned(),
     };
-    let started = Instant::now();
-    let (source, sink) = (topic.source("group"), topic.sink());
-    let error = source.receive(1).await.unwrap_err();
-    assert!(matches!(&error, SourceError::Unavailable(_)), "{error}");
-    assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
-    let results = sink.publish(&[row(0, None), row(1, Some("a"))]).await;
-    assert!(
-        results
-            .iter()
-            .all(|r| matches!(r, Err(SinkError::Unavailable(_)))),
-        "{results:?}"
-    );
-    source.close().await;
-    sink.close().await;
+    let error = nobody_listens(&topic.source("group"), &topic.sink()).await;
+    assert!(error.contains("127.0.0.1:9"), "{error}");
     topic.client.shutdown().await;
-    assert!(
-        started.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        started.elapsed()
-    );
     Ok(())
 }
 
@@ -502,32 +338,9 @@ async fn keys_that_are_no_text_arrive_in_base64() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_thousand_messages_take_seconds() -> Result<()> {
     let topic = Topic::shared().await?;
-    let rows = rows_in_lanes(50_000, 64);
-    let sink = topic.sink();
-    let started = Instant::now();
-    for some in rows.chunks(1000) {
-        for result in sink.publish(some).await {
-            result?;
-        }
-    }
-    let rate = |since: Instant| rows.len() as f64 / since.elapsed().as_secs_f64();
-    println!("published {:.0} messages/s", rate(started));
-    sink.close().await;
-
     let source = topic.source("group");
-    source.receive(1).await?;
-    let started = Instant::now();
-    let mut seen = 1;
-    while seen < rows.len() {
-        let Received::Batch(batch) = source.receive(1024).await? else {
-            break;
-        };
-        source.acknowledge(&last_positions(&batch)).await?;
-        seen += batch.len();
-    }
-    println!("received {:.0} messages/s", rate(started));
+    let rate = measure(50_000, &topic.sink(), &source).await?;
     assert_eq!(source.gaps(), 0);
-    assert!(rate(started) > 2000.0);
-    source.close().await;
+    assert!(rate > 2000.0);
     Ok(())
 }
