@@ -74,8 +74,17 @@ impl Process {
         self.signal(Signal::TERM)
     }
 
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
+    /// Lets it stand still, so that it answers nothing and keeps its connections.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets one that stands still go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
         let pid = pid.context("a process id is above 0")?;
         kill_process(pid, signal).with_context(|| format!("no signal for process {}", self.id()))

@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use semel_brokers::{RocketMqClient, RocketMqSource, RocketMqSourceConfig};
 use semel_core::crash::CrashPoint;
 use semel_core::{Payload, Received, Source};
@@ -263,7 +262,7 @@ async fn delivery_retried_by_another_host_while_the_first_stands_still() -> Resu
     let second = stage.start(None)?;
     // All of them: it has the first one's queues, too.
     stage.finish().await?;
-    first.process.signal(Signal::CONT)?;
+    first.process.resume()?;
     tokio::time::sleep(IDLE).await;
     let (second, _) = end(second)?;
     ensure!(second.count("duplicates") > 0, "{}", second.0);

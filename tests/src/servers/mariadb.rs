@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::program::{find_program, free_ports, home, wait_until_up};
+use super::program::{answer, find_program, free_ports, home, wait_until_up};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to recover and answer.
@@ -110,19 +109,9 @@ impl MariadbServer {
         self.process = None;
     }
 
-    /// Lets it stand still, so that it answers nothing and keeps its connections.
-    pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
-    }
-
-    /// Lets it go on.
-    pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::CONT)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let process = self.process.as_ref();
-        process.context("the server does not run")?.signal(signal)
+    /// The process, if it runs.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("the server does not run")
     }
 
     /// The port.
@@ -149,12 +138,7 @@ impl MariadbServer {
 
     /// What the server answers to a statement, with a tab between columns.
     pub fn sql(&self, statement: &str) -> Result<String> {
-        let output = self.client(statement)?.output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{statement}: {error}");
-        Ok(String::from_utf8_lossy(&output.stdout)
-            .trim_end()
-            .to_owned())
+        answer(self.client(statement)?, statement)
     }
 
     /// A client that sends statements, to be started.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::program::{find_program, free_ports, home};
+use super::program::{answer, find_program, free_ports, home};
 use crate::child::{Process, bound_command};
 
 /// How long a server may take to recover and answer.
@@ -149,12 +149,7 @@ impl PostgresServer {
 
     /// What the server answers to a statement, with a bar between columns.
     pub fn sql_in(&self, database: &str, statement: &str) -> Result<String> {
-        let output = self.client(database, statement)?.output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{statement}: {error}");
-        Ok(String::from_utf8_lossy(&output.stdout)
-            .trim_end()
-            .to_owned())
+        answer(self.client(database, statement)?, statement)
     }
 
     /// A client that sends statements, to be started.

@@ -2,10 +2,11 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -115,4 +116,14 @@ pub(super) async fn wait_until_up(
         sleep(POLL).await;
     }
     Ok(process)
+}
+
+/// What a server answers to a statement by way of its client.
+pub(super) fn answer(mut client: Command, statement: &str) -> Result<String> {
+    let output = client.output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{statement}: {error}");
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned())
 }

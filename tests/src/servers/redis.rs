@@ -4,7 +4,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -82,19 +81,9 @@ impl RedisServer {
         self.process = None;
     }
 
-    /// Lets it stand still, so that it answers nothing and keeps its connections.
-    pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
-    }
-
-    /// Lets it go on.
-    pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::CONT)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let process = self.process.as_ref();
-        process.context("the server does not run")?.signal(signal)
+    /// The process, if it runs.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("the server does not run")
     }
 
     /// Where it listens, as a store URL.

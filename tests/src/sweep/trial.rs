@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rustix::process::Signal;
 use tokio::runtime::Handle;
 
 use super::audit::{Flaw, Harm, Terms};
@@ -215,7 +214,7 @@ impl Acts<'_> {
         self.verdict.strikes += 1;
         let mut other = self.stage.start(Build::Released, OTHER_OUTPUT, &[])?;
         self.stage.finish(&mut other)?;
-        zombie.process.signal(Signal::CONT)?;
+        zombie.process.resume()?;
         if self.trial.configuration.route != Route::File {
             // Both serve on. The zombie commits, acknowledges and publishes what it had.
             std::thread::sleep(AFTERWARDS);

@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use semel_core::crash::CrashPoint;
 use semel_tests::child::is_sigkill;
 use semel_tests::installation;
@@ -352,7 +351,7 @@ async fn a_host_that_stood_still_is_fenced() -> Result<()> {
         fences = stage.passed("second", CrashPoint::FenceAfter);
         tokio::time::sleep(CHECK_BACK).await;
     }
-    first.process.signal(Signal::CONT)?;
+    first.process.resume()?;
     stage.all_seen().await?;
     let summary = Stage::end(first)?;
     ensure!(
@@ -378,7 +377,7 @@ async fn a_check_back_waits_for_the_store() -> Result<()> {
     let mut second = stage.start("second", &Plan::Pause(asked))?;
     stands_still(&second).await?;
     stage.redis.kill();
-    second.process.signal(Signal::CONT)?;
+    second.process.resume()?;
     tokio::time::sleep(CHECK_BACK).await;
     ensure!(
         stage.passed("second", CrashPoint::FenceAfter) == 0,

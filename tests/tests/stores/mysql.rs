@@ -1,64 +1,11 @@
 //! MariaDB, which stands for MySQL, too.
 
+use semel_tests::servers::mariadb::MariadbServer;
+
 use super::*;
+use sql::database;
 
-async fn fixture() -> Kept<&'static MariadbServer> {
-    let server = MariadbServer::shared().await.expect("a server");
-    let url = server.database().expect("a database");
-    Kept {
-        store: sql::open(&url).await,
-        _keep: server,
-    }
-}
-
-store_conformance!(fixture);
-
-async fn url() -> (&'static MariadbServer, String) {
-    let server = MariadbServer::shared().await.expect("a server");
-    let url = server.database().expect("a database");
-    (server, url)
-}
-
-fn database(url: &str) -> &str {
-    url.rsplit('/').next().unwrap()
-}
-
-#[tokio::test]
-async fn keys_are_bytes() {
-    sql::keys_are_bytes(&url().await.1).await;
-}
-
-#[tokio::test]
-async fn too_long_is_an_error() {
-    sql::too_long_is_an_error(&url().await.1).await;
-}
-
-#[tokio::test]
-async fn stores_with_another_prefix_share_nothing() {
-    sql::prefixes_share_nothing(&url().await.1).await;
-}
-
-#[tokio::test]
-async fn tables_are_made_when_asked() {
-    sql::tables_are_made_when_asked(&url().await.1).await;
-}
-
-#[tokio::test]
-async fn many_may_start_at_once() {
-    sql::many_may_start_at_once(&url().await.1).await;
-}
-
-#[tokio::test]
-async fn many_records_expire() {
-    sql::many_records_expire(&url().await.1).await;
-}
-
-#[test]
-fn a_thread_without_io_can_ask() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (_server, url) = runtime.block_on(url());
-    sql::a_thread_without_io_can_ask(&runtime, &url);
-}
+sql_tests!(MariadbServer);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hosts_add_up() {
@@ -94,38 +41,10 @@ async fn a_lock_that_is_kept_holds_up_commits_only() {
 }
 
 #[tokio::test]
-async fn all_is_there_after_the_server_was_killed() {
-    let mut server = MariadbServer::start().await.unwrap();
-    let url = server.database().unwrap();
-    let store = sql::open(&url).await;
-    fill(&store).await;
-    server.kill();
-    let error = store.read(&[state("x")]).await.unwrap_err();
-    assert!(error.is_transient(), "{error}");
-    let error = store.commit(&[done("while it is away")]).await.unwrap_err();
-    assert!(error.is_transient(), "{error}");
-    server.restart().await.unwrap();
-    sql::wait_for(&store).await;
-    // The same handle goes on.
-    assert_filled(&store).await;
-    assert_filled(&sql::open(&url).await).await;
-    let restart = async |server: &mut MariadbServer| server.restart().await.unwrap();
-    let url = server.database().unwrap();
-    sql::killed_mid_load(&url, &mut server, MariadbServer::kill, restart).await;
-}
-
-#[tokio::test]
 async fn a_server_that_stands_still_is_an_unknown_outcome() {
     let server = MariadbServer::start().await.unwrap();
     let store = sql::open(&server.database().unwrap()).await;
-    let mut run = done("k").adding("n", 1);
-    run.bucket = check(&store, &run.record).await.bucket;
-    server.pause().unwrap();
-    let error = store.commit(std::slice::from_ref(&run)).await.unwrap_err();
-    assert!(error.is_transient(), "{error}");
-    server.resume().unwrap();
-    assert!(applied(&commit_one(&store, &run).await));
-    assert_eq!(text(&store, "n").await.as_deref(), Some("1"));
+    assert_settled(&store, server.process().unwrap()).await;
 }
 
 #[tokio::test]

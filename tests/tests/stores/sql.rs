@@ -1,6 +1,75 @@
 //! What holds for every database, on a URL of an empty one.
 
+use semel_stores::SqlStore;
+
 use super::*;
+
+/// The tests of every database, on servers of one kind.
+macro_rules! sql_tests {
+    ($server:ident) => {
+        /// An empty database on the server that the tests share.
+        async fn url() -> (&'static $server, String) {
+            let server = $server::shared().await.expect("a server");
+            let url = server.database().expect("a database");
+            (server, url)
+        }
+
+        store_conformance!(async || Kept {
+            store: sql::open(&url().await.1).await,
+            _keep: (),
+        });
+
+        #[tokio::test]
+        async fn keys_are_bytes() {
+            sql::keys_are_bytes(&url().await.1).await;
+        }
+
+        #[tokio::test]
+        async fn too_long_is_an_error() {
+            sql::too_long_is_an_error(&url().await.1).await;
+        }
+
+        #[tokio::test]
+        async fn stores_with_another_prefix_share_nothing() {
+            sql::prefixes_share_nothing(&url().await.1).await;
+        }
+
+        #[tokio::test]
+        async fn tables_are_made_when_asked() {
+            sql::tables_are_made_when_asked(&url().await.1).await;
+        }
+
+        #[tokio::test]
+        async fn many_may_start_at_once() {
+            sql::many_may_start_at_once(&url().await.1).await;
+        }
+
+        #[tokio::test]
+        async fn many_records_expire() {
+            sql::many_records_expire(&url().await.1).await;
+        }
+
+        #[test]
+        fn a_thread_without_io_can_ask() {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let (_, url) = runtime.block_on(url());
+            sql::a_thread_without_io_can_ask(&runtime, &url);
+        }
+
+        #[tokio::test]
+        async fn all_is_there_after_the_server_was_killed() {
+            let mut server = $server::start().await.unwrap();
+            let urls = [server.database().unwrap(), server.database().unwrap()];
+            let restart = async |server: &mut $server| server.restart().await.unwrap();
+            sql::all_is_there_after_a_kill(urls, &mut server, $server::kill, restart).await;
+        }
+    };
+}
+
+/// The name of the database of a URL.
+pub fn database(url: &str) -> &str {
+    url.rsplit('/').next().unwrap()
+}
 
 pub async fn open(url: &str) -> Arc<dyn Admin> {
     Arc::new(SqlStore::open(url).await.expect("it opens"))
@@ -8,17 +77,6 @@ pub async fn open(url: &str) -> Arc<dyn Admin> {
 
 pub async fn refusal(url: &str) -> String {
     SqlStore::open(url).await.unwrap_err().to_string()
-}
-
-/// Waits until a server that was started again answers this handle.
-pub async fn wait_for(store: &Arc<dyn Admin>) {
-    for attempt in 0.. {
-        match store.read(&[state("x")]).await {
-            Ok(_) => return,
-            Err(error) => assert!(error.is_transient() && attempt < 100, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Keys that collations take for one, and those that text can't hold.
@@ -141,8 +199,27 @@ pub async fn a_lock_that_is_kept_holds_up_commits_only(
     assert_eq!(text(&store, "n").await.as_deref(), Some("1"));
 }
 
+/// What was written is there after a kill, at rest and under load.
+pub async fn all_is_there_after_a_kill<S>(
+    [calm, loaded]: [String; 2],
+    server: &mut S,
+    kill: impl Fn(&mut S),
+    restart: impl AsyncFn(&mut S),
+) {
+    let store = open(&calm).await;
+    fill(&store).await;
+    kill(server);
+    assert_away(&store).await;
+    restart(server).await;
+    wait_for(&store).await;
+    // The same handle goes on.
+    assert_filled(&store).await;
+    assert_filled(&open(&calm).await).await;
+    killed_mid_load(&loaded, server, kill, restart).await;
+}
+
 /// Whatever was answered before the server was killed is there, and nothing is in part.
-pub async fn killed_mid_load<S>(
+async fn killed_mid_load<S>(
     url: &str,
     server: &mut S,
     kill: impl Fn(&mut S),
