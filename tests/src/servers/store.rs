@@ -45,6 +45,12 @@ pub struct StoreServer {
     url: fn(port: u16, name: &str) -> String,
 }
 
+/// A table beside the stores of a database, for rows of a plugin and a business key.
+pub const TABLE: &str = "tallied";
+
+const CREATE_TABLE: &str = "CREATE TABLE tallied (plugin VARCHAR(20) NOT NULL, id VARCHAR(60) NOT NULL); \
+                            CREATE INDEX tallied_ids ON tallied (id)";
+
 /// A server that can be killed.
 #[derive(Debug)]
 pub enum Program {
@@ -63,6 +69,11 @@ impl StoreKind {
     /// Whether several hosts can share one.
     pub fn is_shared(self) -> bool {
         self != Self::Redb
+    }
+
+    /// Whether plugins can have tables beside the store's.
+    pub fn has_tables(self) -> bool {
+        matches!(self, Self::Mysql | Self::Postgres)
     }
 
     /// What a commit is when it is answered.
@@ -129,6 +140,7 @@ impl StoreServer {
             StoreKind::Mysql => {
                 let server = MariadbServer::start().await?;
                 server.sql("CREATE DATABASE stores")?;
+                server.sql(&format!("USE stores; {CREATE_TABLE}"))?;
                 let port = server.port();
                 (Program::Mysql(server), port, |port, name| {
                     format!("mysql://semel:secret@127.0.0.1:{port}/stores?prefix={name}")
@@ -137,6 +149,7 @@ impl StoreServer {
             StoreKind::Postgres => {
                 let server = PostgresServer::start().await?;
                 server.sql("CREATE DATABASE stores")?;
+                server.sql_in("stores", CREATE_TABLE)?;
                 let port = server.port();
                 (Program::Postgres(server), port, |port, name| {
                     format!("postgres://semel@127.0.0.1:{port}/stores?prefix={name}")

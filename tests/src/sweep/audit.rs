@@ -108,6 +108,10 @@ impl Audit<'_> {
             let counted = found.counts.get(id).copied().unwrap_or(0);
             let counted = usize::try_from(counted).unwrap_or(0);
             self.count(format_args!("{name} counted {id}"), times, counted);
+            if let Some(rows) = &found.rows {
+                let rows = rows.get(id).copied().unwrap_or(0);
+                self.count(format_args!("{name} wrote a row of {id}"), times, rows);
+            }
             let in_history = applied.remove(id.as_str()).unwrap_or(0);
             self.count(format_args!("{name} applied {id}"), times, in_history);
             self.record(name, id, entry, found);

@@ -81,7 +81,8 @@ impl Configuration {
     pub fn never_passes(self) -> Vec<CrashPoint> {
         use CrashPoint::{
             CommitWritten, EndAfter, EndBefore, FenceAfter, FenceBefore, PrepareAfter,
-            PrepareBefore, RefuseAfter, RefuseBefore, SettleAfter, SettleBefore,
+            PrepareBefore, RefuseAfter, RefuseBefore, SettleAfter, SettleBefore, StatementsAfter,
+            StatementsBefore,
         };
         let mut never = Vec::new();
         if self.route != Route::Http {
@@ -95,6 +96,9 @@ impl Configuration {
         if self.store == StoreKind::Redis {
             // The server runs the transaction.
             never.push(CommitWritten);
+        }
+        if !self.store.has_tables() {
+            never.extend([StatementsBefore, StatementsAfter]);
         }
         if !self.refuses() {
             never.extend([RefuseBefore, RefuseAfter]);

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail};
-use semel_core::{Admin, BusinessKey, DeadLetter, PluginName, RecordId, RecordState};
+use semel_core::{
+    Admin, BusinessKey, DeadLetter, PluginName, QueryLimits, RecordId, RecordState, SqlGrants,
+    SqlValue,
+};
 use serde::Deserialize;
 
 use super::Books;
+use crate::servers::store::TABLE;
 
 /// The plugin without lanes.
 pub const FREE: &str = "free";
@@ -38,6 +42,8 @@ pub struct PluginFound {
     pub histories: BTreeMap<String, Vec<String>>,
     /// How often each key was counted.
     pub counts: BTreeMap<String, i64>,
+    /// How often each key of the books is in the table beside the store's, if there is one.
+    pub rows: Option<BTreeMap<String, usize>>,
     /// The records of all keys in the books.
     pub records: HashMap<String, RecordState>,
     /// All dead letters.
@@ -103,6 +109,7 @@ impl PluginFound {
                 bail!("nobody wrote the state `{name}`");
             }
         }
+        found.rows = rows(store, plugin, books).await?;
         let plugin = PluginName::new(plugin);
         for id in books.entries.keys() {
             let record = RecordId {
@@ -116,4 +123,31 @@ impl PluginFound {
         (found.parked, _) = store.parked(&plugin).await?;
         Ok(found)
     }
+}
+
+/// How often each key of the books is in the table, where the store has one beside it.
+async fn rows(
+    store: &dyn Admin,
+    plugin: &str,
+    books: &Books,
+) -> Result<Option<BTreeMap<String, usize>>> {
+    let grants = SqlGrants {
+        select: vec![TABLE.to_owned()],
+        ..SqlGrants::default()
+    };
+    let Ok(tables) = store.sql(&grants) else {
+        return Ok(None);
+    };
+    let limits = QueryLimits {
+        rows: PAGE,
+        bytes: 1 << 20,
+    };
+    let mut found = BTreeMap::new();
+    for id in books.entries.keys() {
+        let text = format!("SELECT id FROM {TABLE} WHERE plugin = ? AND id = ?");
+        let parameters = [plugin, id].map(|text| SqlValue::Text(text.to_owned()));
+        let answer = tables.query(&text, parameters.to_vec(), limits).await?;
+        found.insert(id.clone(), answer.rows.len());
+    }
+    Ok(Some(found))
 }

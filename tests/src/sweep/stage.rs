@@ -20,7 +20,7 @@ use crate::installation;
 use crate::lines::LineCount;
 use crate::poster::Poster;
 use crate::servers::free_ports;
-use crate::servers::store::StoreKind;
+use crate::servers::store::{StoreKind, TABLE};
 use crate::site::{Running, Site, json_lines};
 
 /// How long a host may take to die or to come to the end of its work.
@@ -184,9 +184,16 @@ impl<'s> Stage<'s> {
                 LANED => "order-by = \"json:/user\"\n",
                 _ => "",
             };
+            let (table, grants) = match self.configuration.store.has_tables() {
+                true => (
+                    format!("table = \"{TABLE}\"\n"),
+                    format!("[plugins.{plugin}.sql]\ninsert = [\"{TABLE}\"]\n"),
+                ),
+                false => (String::new(), String::new()),
+            };
             file += &format!(
                 "\n[plugins.{plugin}]\ntopics = [\"{topic}\"]\n{lanes}\
-                 [plugins.{plugin}.config]\nname = \"{plugin}\"\n\
+                 [plugins.{plugin}.config]\nname = \"{plugin}\"\n{table}{grants}\
                  [plugins.{plugin}.retry]\nmax-attempts = {MAX_ATTEMPTS}\n\
                  first-delay = \"5ms\"\nmax-delay = \"20ms\"\n"
             );

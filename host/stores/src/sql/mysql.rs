@@ -146,8 +146,9 @@ impl Connector for Mysql {
 fn meaning_of(number: u16) -> Meaning {
     let help = |text: &str| Meaning::Help(text.to_owned());
     match number {
-        // Lock wait timeout, deadlock, key is there after all, changed since the snapshot.
-        1205 | 1213 | 1062 | 1020 => Meaning::RolledBack,
+        // Lock wait timeout, deadlock, key is there after all, changed since the snapshot; a savepoint
+        // is gone, as where `innodb_rollback_on_timeout` took the whole transaction back.
+        1205 | 1213 | 1062 | 1020 | 1305 => Meaning::RolledBack,
         // The server shuts down, the connection was killed or timed out, the network.
         1053 | 1152 | 1158..=1161 | 1184 | 1927 | 4031 => Meaning::Lost,
         // Interrupted, too slow, too many connections, read-only, not part of its cluster.
@@ -180,8 +181,8 @@ fn refusal_of(number: u16, message: &str) -> Option<Refusal> {
         // A key is there, a column must not be empty, a foreign key, a check.
         1062 | 1048 | 1169 | 1216 | 1217 | 1364 | 1451 | 1452 | 1557 | 1586 | 1761 | 1762
         | 3819 | 4025 => Some(Refusal::Constraint(message.to_owned())),
-        // A row is locked for too long, or the statement takes too long.
-        1205 | 1969 | 3024 => Some(Refusal::Statement(message.to_owned())),
+        // A row is locked for too long, the statement takes too long, a function is not there.
+        1205 | 1969 | 3024 | 1305 => Some(Refusal::Statement(message.to_owned())),
         _ => match meaning_of(number) {
             Meaning::RolledBack | Meaning::Lost | Meaning::OutOfService => None,
             Meaning::Help(_) if matches!(number, 1021 | 1114 | 1153) => None,

@@ -41,7 +41,7 @@ enum Publication {
 /// A message to the destination `tallied`.
 #[derive(Serialize)]
 struct Tallied<'o> {
-    plugin: Option<String>,
+    plugin: Option<&'o str>,
     id: &'o str,
     user: &'o str,
     /// Its index among the messages of the run.
@@ -50,7 +50,8 @@ struct Tallied<'o> {
     place: usize,
 }
 
-/// Adds the order to its user's history, counts it, and publishes what it asks for.
+/// Adds the order to its user's history, counts it, also in a table if the operator names one, and
+/// publishes what it asks for.
 #[semel::handler(topics = ["orders"], key = "json:/id")]
 pub fn tally(order: Order, ctx: &mut Context) -> Result {
     if order.reject {
@@ -64,9 +65,19 @@ pub fn tally(order: Order, ctx: &mut Context) -> Result {
     orders.push(order.id.clone());
     ctx.state().put(&history, &orders)?;
     ctx.state().add(&format!("count/{}", order.id), 1)?;
+    let plugin = ctx.config("name");
+    if let Some(table) = ctx.config("table") {
+        // In a table beside the store's: not even a row that is there twice is refused.
+        ctx.sql()
+            .statement(format!("INSERT INTO {table} (plugin, id) VALUES (?, ?)"))
+            .bind(plugin.clone())
+            .bind(&order.id)
+            .rows(1)
+            .stage()?;
+    }
     for (ordinal, how) in order.publish.iter().enumerate() {
         let tallied = Tallied {
-            plugin: ctx.config("name"),
+            plugin: plugin.as_deref(),
             id: &order.id,
             user: &order.user,
             ordinal,

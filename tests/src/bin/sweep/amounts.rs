@@ -22,47 +22,48 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    /// Those of a whole sweep. Files are cheap; consumers of brokers take seconds to start.
+    /// Those of a whole sweep, which takes about an hour. Files are cheap; consumers of brokers take
+    /// seconds to start.
     pub fn of(Configuration { store, route }: Configuration) -> Self {
         let shared = store.is_shared();
         // One host at a time can have redb.
         let if_shared = |amount: usize| if shared { amount } else { 0 };
         match route {
             Route::File => Self {
-                kills: 300,
-                double_kills: 110,
-                pauses: if_shared(60),
-                store_replies: if_shared(60),
-                stores: if_shared(12),
+                kills: 110,
+                double_kills: 40,
+                pauses: if_shared(24),
+                store_replies: if_shared(24),
+                stores: if_shared(6),
                 ..Self::default()
             },
             Route::Http => Self {
-                kills: 100,
-                double_kills: 40,
-                store_replies: if_shared(10),
+                kills: 50,
+                double_kills: 16,
+                store_replies: if_shared(6),
                 ..Self::default()
             },
             Route::RocketMq => Self {
-                kills: 110,
-                double_kills: 36,
-                pauses: if_shared(12),
-                store_replies: if_shared(10),
-                broker_replies: 10,
-                brokers: 2,
+                kills: 50,
+                double_kills: 16,
+                pauses: if_shared(6),
+                store_replies: if_shared(4),
+                broker_replies: 4,
+                brokers: 1,
                 ..Self::default()
             },
             // Kafka takes ten seconds to notice that a host is dead.
             Route::Kafka => Self {
-                kills: 70,
-                double_kills: 24,
-                pauses: if_shared(8),
-                brokers: 2,
+                kills: 36,
+                double_kills: 12,
+                pauses: if_shared(4),
+                brokers: 1,
                 ..Self::default()
             },
             Route::Transactional => Self {
-                kills: 70,
-                double_kills: 24,
-                pauses: if_shared(8),
+                kills: 36,
+                double_kills: 12,
+                pauses: if_shared(4),
                 ..Self::default()
             },
         }

@@ -37,8 +37,8 @@ const HEAD: &str = "\
 A crash point stands before and after everything that a host does and others can see:
 `semel-under-test --list-crash-points` lists them. A trial gives the real host a few orders, of
 which some are duplicates, some bear the key of another, have no key, are rejected, or fail once
-or for good. Two plugins handle each of them: one in any order, one in lanes. On the way a fault
-strikes. Then the host is started again, runs to its end, and everything that is found in the
+or for good. Two plugins handle each of them: one in any order, one in lanes; on databases they also
+insert a row into a table beside the store's. On the way a fault strikes. Then the host is started again, runs to its end, and everything that is found in the
 store and at consumers is compared with books that were kept outside of the system: every effect
 exactly once, every outgoing message exactly once after copies with the same id are dropped,
 nothing of a key that was not committed, every dead letter, every lane in order.
@@ -61,6 +61,7 @@ nothing of a key that was not committed, every dead letter, every lane in order.
 | copies | outgoing messages that came again under the same id, which consumers drop |
 
 Settings: redb syncs each commit to the disk; Redis with `appendonly yes` and
-`appendfsync always`; MariaDB and PostgreSQL sync their logs at each commit; RocketMQ with asynchronous flush, as it comes. The host commits at most 8
-runs at a time and has 24 in flight, so that there are many commits to die in.
+`appendfsync always`; MariaDB and PostgreSQL sync their logs at each commit; RocketMQ with
+asynchronous flush, as it comes. The host commits at most 8 runs at a time and has 24 in flight, so
+that there are many commits to die in.
 ";
