@@ -14,6 +14,7 @@
 //! | what a handler sees and asks for | [`RunContext`], [`Effects`], [`Failure`], [`Runner`] |
 //! | what is durable | [`Store`], [`Run`], [`Outcome`], [`RecordState`] |
 //! | what goes out | [`Relay`], [`Sink`], [`OutboxRow`] |
+//! | what is found where someone looks | [`Finding`] |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -25,6 +26,7 @@ mod dead;
 pub mod decide;
 mod effects;
 mod engine;
+mod finding;
 mod identity;
 mod key;
 mod manifest;
@@ -52,6 +54,7 @@ pub use engine::{
     Counter, Engine, EngineConfig, EngineError, EngineParts, FlowLimits, Latency, RetryPolicy,
     Stats, StatsSnapshot,
 };
+pub use finding::{Finding, Level};
 pub use identity::{
     BusinessKey, Fingerprint, Lane, MAX_KEY_BYTES, MessageId, PluginName, RecordId, RunId,
     StateKey, Version,
