@@ -6,11 +6,13 @@
 //! | [`RedisStore`] | a Redis server | as `appendonly` and `appendfsync` there say |
 //! | [`SqlStore`] | a MySQL, MariaDB or PostgreSQL database | yes, as those are set up by default |
 //!
-//! [`open`] takes a URL. The conformance suite in `tests/` is the definition of right.
+//! [`open`] takes a URL, and so does [`examine`], which looks at a store without changing it.
+//! The conformance suite in `tests/` is the definition of right.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod codec;
+mod examine;
 mod redb;
 mod redis;
 mod sql;
@@ -20,4 +22,5 @@ pub use self::redb::RedbStore;
 pub use self::redis::RedisStore;
 pub use self::sql::SqlStore;
 
+pub use self::examine::examine;
 pub use self::url::{OpenError, migrate, open};

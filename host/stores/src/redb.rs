@@ -6,6 +6,7 @@ mod ledger;
 mod outbox;
 mod parked;
 mod reader;
+mod survey;
 mod tables;
 mod writer;
 
@@ -17,9 +18,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable};
 use semel_core::{
-    Admin, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, OutboxRow, OutboxScan, Outcome,
-    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, RunId, StateEntry, StateKey, Store,
-    StoreError, StoreStats, SystemClock, Versioned,
+    Admin, CheckQuery, Checked, Clock, DeadLetter, DeadLetterId, Finding, OutboxRow, OutboxScan,
+    Outcome, ParkedRow, PluginName, RecordId, RecordState, RowId, Run, RunId, StateEntry, StateKey,
+    Store, StoreError, StoreStats, SystemClock, Versioned,
 };
 
 use self::buckets::AllBuckets;
@@ -27,6 +28,9 @@ use self::reader::Reader;
 use self::writer::{Writer, load_buckets, read_buckets};
 use crate::OpenError;
 use crate::codec::CodecError;
+
+/// The file in its directory.
+const FILE: &str = "semel.redb";
 
 /// How the file is laid out.
 const FORMAT: u64 = 1;
@@ -52,7 +56,7 @@ impl RedbStore {
 
     /// Opens the store in this directory, on another clock.
     pub fn open_with_clock(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let path = directory.join("semel.redb");
+        let path = directory.join(FILE);
         let refused = |reason: String| OpenError::Refused {
             store: format!("the redb store {}", path.display()),
             reason,
@@ -78,6 +82,11 @@ impl RedbStore {
         let database = Arc::new(database);
         prepare(&database).map_err(|error| refused(error.to_string()))?;
         Self::start(database, path.clone(), clock).map_err(|error| refused(error.to_string()))
+    }
+
+    /// Looks at the directory and at what waits there. See [`examine`](crate::examine).
+    pub(crate) fn examine(directory: &Path, plugins: &[PluginName]) -> Vec<Finding> {
+        survey::examine(directory, plugins)
     }
 
     fn start(

@@ -11,6 +11,7 @@ mod open;
 mod outbox;
 mod pack;
 mod record;
+mod survey;
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{FromRedisValue, Value};
 use semel_core::{
-    CheckQuery, Checked, DeadLetter, OutboxRow, OutboxScan, Outcome, ParkedRow, PluginName,
-    RecordId, RecordState, RowId, Run, RunId, StateKey, Store, StoreError, Versioned,
+    CheckQuery, Checked, DeadLetter, Finding, OutboxRow, OutboxScan, Outcome, ParkedRow,
+    PluginName, RecordId, RecordState, RowId, Run, RunId, StateKey, Store, StoreError, Versioned,
 };
 use serde::de::DeserializeOwned;
 
@@ -62,6 +63,11 @@ impl RedisStore {
     /// - `wait=N`: a commit is answered when N replicas have it too.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         open::open(url).await
+    }
+
+    /// Looks at the server and at what waits there. See [`examine`](crate::examine).
+    pub(crate) async fn examine(url: &str, plugins: &[PluginName]) -> Vec<Finding> {
+        survey::examine(url, plugins).await
     }
 }
 

@@ -48,6 +48,7 @@ mod outbox;
 mod postgres;
 mod schema;
 mod server;
+mod survey;
 mod text;
 
 use std::collections::{BTreeSet, HashMap};
@@ -58,9 +59,9 @@ use async_trait::async_trait;
 use semel_core::crash::{CrashPoint, crash_point};
 use semel_core::decide::Decision;
 use semel_core::{
-    CheckQuery, Checked, DeadLetter, Fingerprint, OutboxRow, OutboxScan, Outcome, ParkedRow,
-    PluginName, RecordId, RecordState, RowId, Run, RunId, SqlAccess, SqlGrants, StateKey, Store,
-    StoreError, Version, Versioned,
+    CheckQuery, Checked, DeadLetter, Finding, Fingerprint, OutboxRow, OutboxScan, Outcome,
+    ParkedRow, PluginName, RecordId, RecordState, RowId, Run, RunId, SqlAccess, SqlGrants,
+    StateKey, Store, StoreError, Version, Versioned,
 };
 
 use self::access::Access;
@@ -101,6 +102,11 @@ impl SqlStore {
     /// took; none if they were.
     pub async fn migrate(url: &str) -> Result<usize, OpenError> {
         open::migrate(url).await
+    }
+
+    /// Looks at the server and at what waits there. See [`examine`](crate::examine).
+    pub(crate) async fn examine(url: &str, plugins: &[PluginName]) -> Vec<Finding> {
+        open::examine(url, plugins).await
     }
 
     async fn try_commit(&self, runs: &[Run]) -> Result<Vec<Outcome>, Failure> {

@@ -46,7 +46,7 @@ pub async fn migrate(url: &str) -> Result<usize, OpenError> {
     }
 }
 
-fn is_sql(scheme: &str) -> bool {
+pub(crate) fn is_sql(scheme: &str) -> bool {
     matches!(scheme, "mysql" | "mariadb" | "postgres" | "postgresql")
 }
 

@@ -1,19 +1,21 @@
 //! What is asked of a server before it is trusted.
 
 use redis::{Client as Server, IntoConnectionInfo};
-use semel_core::StoreError;
 
 use super::RedisStore;
 use super::client::{Client, Script};
 use super::keys::Keys;
+use super::survey::survey;
 use crate::OpenError;
+use crate::examine::judge;
 use crate::url::without_password;
 
 /// What a URL says.
-struct Address {
+pub(super) struct Address {
     server: String,
     prefix: String,
-    replicas: u32,
+    /// How many replicas must confirm each commit.
+    pub(super) replicas: u32,
 }
 
 impl Address {
@@ -52,6 +54,17 @@ impl Address {
 }
 
 pub(super) async fn open(url: &str) -> Result<RedisStore, OpenError> {
+    let (client, address) = connect(url).await?;
+    let findings = survey(&client, &address).await;
+    let judged = findings.map_err(|error| error.to_string());
+    judged
+        .and_then(|findings| judge("Redis", &findings))
+        .map_err(|reason| refused(url, reason))?;
+    Ok(store(client, &address))
+}
+
+/// A connection to a server that is not trusted yet.
+pub(super) async fn connect(url: &str) -> Result<(Client, Address), OpenError> {
     let invalid = |reason: String| OpenError::Url {
         url: without_password(url),
         reason,
@@ -59,22 +72,19 @@ pub(super) async fn open(url: &str) -> Result<RedisStore, OpenError> {
     let address = Address::parse(url).map_err(invalid)?;
     let info = address.server.as_str().into_connection_info();
     let info = info.map_err(|error| invalid(error.to_string()))?;
-    let refused = |reason: String| OpenError::Refused {
-        store: format!("the Redis store {}", without_password(url)),
-        reason,
-    };
     let server = Server::open(info).map_err(|error| invalid(error.to_string()))?;
     let client = Client::connect(&server, address.replicas).await;
     let client = client.map_err(|error| {
-        refused(format!(
-            "it can't be reached ({error}): check that a Redis server listens there"
-        ))
+        let reason =
+            format!("it can't be reached ({error}): check that a Redis server listens there");
+        refused(url, reason)
     })?;
-    require_no_eviction(&client).await.map_err(&refused)?;
-    warn_of_losses(&client)
-        .await
-        .map_err(|error| refused(error.to_string()))?;
-    Ok(RedisStore {
+    Ok((client, address))
+}
+
+/// The store on a server.
+pub(super) fn store(client: Client, address: &Address) -> RedisStore {
+    RedisStore {
         client,
         keys: Keys::new(&address.prefix),
         commit: Script::new(include_str!("commit.lua")),
@@ -84,60 +94,14 @@ pub(super) async fn open(url: &str) -> Result<RedisStore, OpenError> {
         replay_outgoing: Script::new(include_str!("replay_outgoing.lua")),
         refuse: Script::new(include_str!("refuse.lua")),
         fence: Script::new(include_str!("fence.lua")),
-    })
-}
-
-/// A server that evicts keys forgets what was done, and what was asked to be published.
-async fn require_no_eviction(client: &Client) -> Result<(), String> {
-    let memory = info(client, "memory")
-        .await
-        .map_err(|error| error.to_string())?;
-    match field(&memory, "maxmemory_policy") {
-        Some("noeviction") => Ok(()),
-        Some(policy) => Err(format!(
-            "its maxmemory-policy is `{policy}`, so it may drop records when memory runs short, \
-             and messages would take effect twice. Type `redis-cli CONFIG SET maxmemory-policy \
-             noeviction`, and write `maxmemory-policy noeviction` into redis.conf"
-        )),
-        None => Err(
-            "it does not tell its maxmemory-policy: allow this user the command INFO".to_owned(),
-        ),
     }
 }
 
-async fn warn_of_losses(client: &Client) -> Result<(), StoreError> {
-    let persistence = info(client, "persistence").await?;
-    if field(&persistence, "aof_enabled") != Some("1") {
-        tracing::warn!(
-            "Redis keeps no append-only file: what it acknowledged since its last snapshot is \
-             lost when it crashes. `appendonly yes` and `appendfsync always` keep all of it"
-        );
-        return Ok(());
+fn refused(url: &str, reason: String) -> OpenError {
+    OpenError::Refused {
+        store: format!("the Redis store {}", without_password(url)),
+        reason,
     }
-    let mut ask = redis::cmd("CONFIG");
-    ask.arg("GET").arg("appendfsync");
-    // A user that may not ask is not told.
-    let sync: Vec<String> = client.look_up(&ask).await.unwrap_or_default();
-    match sync.get(1).map(String::as_str) {
-        Some("always") | None => {}
-        Some(sync) => tracing::warn!(
-            "Redis has `appendfsync {sync}`: what it acknowledged last may be lost when its \
-             machine crashes. `appendfsync always` keeps all of it"
-        ),
-    }
-    Ok(())
-}
-
-async fn info(client: &Client, section: &str) -> Result<String, StoreError> {
-    let mut ask = redis::cmd("INFO");
-    ask.arg(section);
-    client.look_up(&ask).await
-}
-
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
 }
 
 #[cfg(test)]
