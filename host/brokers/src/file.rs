@@ -6,6 +6,7 @@ mod reader;
 mod record;
 mod sink;
 mod source;
+mod survey;
 mod tail;
 mod timestamp;
 
@@ -15,6 +16,7 @@ use std::{fmt, io};
 pub use progress::FileProgress;
 pub use sink::FileSink;
 pub use source::FileSource;
+pub use survey::{examine_input, examine_output};
 
 /// A file, or the standard stream that `-` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]

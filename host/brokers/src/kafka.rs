@@ -10,11 +10,13 @@ mod observer;
 mod partitioner;
 mod sink;
 mod source;
+mod survey;
 mod topics;
 mod url;
 
 pub use sink::{KafkaSink, KafkaSinkConfig};
 pub use source::{KafkaSource, KafkaSourceConfig};
+pub use survey::examine_kafka;
 pub use url::{KafkaUrl, KafkaUrlError};
 
 use rdkafka::ClientConfig;

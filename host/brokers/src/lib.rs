@@ -27,8 +27,11 @@ mod rocketmq;
 mod sample;
 #[cfg(any(feature = "http", feature = "kafka", feature = "rabbitmq"))]
 mod strands;
+mod survey;
 
-pub use file::{FileError, FileName, FileProgress, FileSink, FileSource};
+pub use file::{
+    FileError, FileName, FileProgress, FileSink, FileSource, examine_input, examine_output,
+};
 #[cfg(feature = "http")]
 pub use http::{
     HttpDestination, HttpDestinationError, HttpMethod, HttpServer, HttpSink, HttpSource,
@@ -37,15 +40,17 @@ pub use http::{
 #[cfg(feature = "kafka")]
 pub use kafka::{
     KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, KafkaUrl, KafkaUrlError,
+    examine_kafka,
 };
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{
     RabbitMqDestination, RabbitMqQueueKind, RabbitMqSink, RabbitMqSinkConfig, RabbitMqSource,
-    RabbitMqSourceConfig, RabbitMqUrl, RabbitMqUrlError,
+    RabbitMqSourceConfig, RabbitMqUrl, RabbitMqUrlError, examine_rabbitmq,
 };
 #[cfg(feature = "rocketmq")]
 pub use rocketmq::{
     ROCKETMQ_LOG_TARGETS, RocketMqClient, RocketMqSink, RocketMqSinkConfig, RocketMqSource,
     RocketMqSourceConfig, RocketMqStartError, RocketMqTransactionalSink, RocketMqTransactions,
-    RocketMqTransactionsConfig, RocketMqUrl, RocketMqUrlError,
+    RocketMqTransactionsConfig, RocketMqUrl, RocketMqUrlError, examine_rocketmq,
 };
+pub use survey::{Survey, TopicRole, TopicUse};

@@ -10,11 +10,13 @@
 
 mod client;
 mod consumer;
+mod inspector;
 mod producer;
 mod transaction;
 
 pub use client::{RocketMqClient, RocketMqStartError};
 pub use consumer::{Consumer, ConsumerSettings};
+pub use inspector::{Inspector, TopicShare};
 pub use producer::{Producer, ProducerSettings};
 pub use rocketmq_client_rust::{ClientError, ClientResult, SendStatus};
 pub use rocketmq_model::common::message::{

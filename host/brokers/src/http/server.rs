@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use semel_core::{KeyExpression, Partition};
+use semel_core::{Finding, KeyExpression, Partition};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -100,6 +101,33 @@ impl HttpServer {
         })
     }
 
+    /// What there is to say of a configuration without serving anybody. The port is taken for a
+    /// moment, to see whether it can be.
+    pub async fn examine(
+        config: &HttpSourceConfig,
+        subscriptions: &[HttpSubscription],
+    ) -> Vec<Finding> {
+        let address = match usable(config, subscriptions) {
+            Ok(address) => address,
+            Err(error) => return vec![Finding::failure("settings", error.to_string())],
+        };
+        let protected = match address.ip().is_loopback() {
+            true => "this machine alone can reach it",
+            false => "other machines reach it by TLS, with a bearer token",
+        };
+        let port = match TcpListener::bind(address).await {
+            Ok(_) => Finding::good("port", format!("{address} is free")),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Finding::warning(
+                "port",
+                format!("{address} is in use, as it is while a host runs: a second one would be refused"),
+            )
+            .advise("stop what listens there, or choose another port"),
+            Err(error) => Finding::failure("port", format!("can't listen at {address}: {error}"))
+                .advise("give an address of this machine, and a port from 1024 on unless the host may take a lower one"),
+        };
+        vec![Finding::good("settings", protected), port]
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -109,6 +137,21 @@ impl HttpServer {
     pub fn into_sources(self) -> Vec<HttpSource> {
         self.sources
     }
+}
+
+/// Where to listen, if all of this can be used together.
+fn usable(
+    config: &HttpSourceConfig,
+    subscriptions: &[HttpSubscription],
+) -> Result<SocketAddr, HttpSourceError> {
+    let address = config.check()?;
+    config.tls.as_ref().map(tls::acceptor).transpose()?;
+    let desks: Vec<_> = subscriptions
+        .iter()
+        .map(|subscription| Arc::new(Desk::new(&subscription.plugin)))
+        .collect();
+    topics(address, 0, subscriptions, &desks)?;
+    Ok(address)
 }
 
 fn topics(
