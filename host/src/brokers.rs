@@ -233,8 +233,9 @@ impl Brokers {
         match cluster {}
     }
 
+    /// The client of all RocketMQ clusters, started if it is not yet.
     #[cfg(feature = "rocketmq")]
-    fn rocketmq(&self) -> Result<&RocketMqClient> {
+    pub fn rocketmq(&self) -> Result<&RocketMqClient> {
         if let Some(client) = self.rocketmq.get() {
             return Ok(client);
         }
@@ -283,8 +284,9 @@ fn add_posted(_: &mut Router, posted: Vec<(&str, &DestinationConfig)>) -> Result
 /// What destinations of one sink have in common.
 #[cfg(feature = "rocketmq")]
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Cluster {
-    name_server: String,
+pub struct Cluster {
+    /// The name servers' addresses, separated by `;`.
+    pub name_server: String,
     group: String,
 }
 
@@ -296,7 +298,7 @@ impl Cluster {
     /// Takes a destination's URL apart: `rocketmq://HOST:PORT/TOPIC`. None where there is no
     /// topic or the scheme is not known.
     #[cfg(feature = "rocketmq")]
-    fn parse(url: &str) -> Result<Option<(Self, String)>> {
+    pub fn parse(url: &str) -> Result<Option<(Self, String)>> {
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
         let Some((servers, topic)) = address
             .strip_prefix("rocketmq://")

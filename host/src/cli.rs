@@ -2,6 +2,7 @@
 
 mod completions;
 mod dead;
+mod doctor;
 mod key;
 mod plugin;
 mod run;
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   semel run --input orders.jsonl --output out.jsonl   Handle a file's messages with ./plugins
   semel run --source rocketmq://127.0.0.1:9876        Serve a broker until interrupted
+  semel doctor --source kafka://127.0.0.1:9092        Check a set-up before it is used
   semel state list points                             What the plugin `points` has stored
   semel dead list                                     Which messages were given up, and why
 
@@ -61,6 +63,7 @@ enum Command {
     Key(key::KeyArgs),
     Dead(dead::DeadArgs),
     Store(store::StoreCommandArgs),
+    Doctor(doctor::DoctorArgs),
     Plugin(plugin::PluginArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -99,6 +102,7 @@ impl Cli {
             Command::Key(args) => wait(args.execute()),
             Command::Dead(args) => wait(args.execute()),
             Command::Store(args) => wait(args.execute()),
+            Command::Doctor(args) => args.execute(),
             Command::Plugin(args) => args.execute(),
             Command::Completions(args) => args.execute(),
         }

@@ -8,10 +8,11 @@ use semel_brokers::{
     HttpDestination, HttpMethod, HttpServer, HttpSink, HttpSourceConfig, HttpSubscription, HttpTls,
     InFlight, ResponseSink,
 };
-use semel_core::{KeyExpression, Sink, Source};
+use semel_core::{Finding, KeyExpression, Sink, Source, Versioning};
 
 use crate::config::{HttpDestinationOptions, HttpSourceOptions, InFlightOption, MethodOption};
 use crate::destinations::Router;
+use crate::doctor::InspectedPlugin;
 use crate::plugins::ReadyPlugin;
 
 /// Listens at `url`, with a source for each plugin. `redelivery` is for how long clients send a
@@ -32,7 +33,7 @@ pub async fn sources(
             plugin: plugin.name.to_string(),
             topics: plugin.topics.clone(),
             key: plugin.key.clone(),
-            others: others(plugin),
+            others: others(plugin.order_by.as_ref(), plugin.versioning.as_ref()),
         })
         .collect();
     let server = HttpServer::bind(&config, &subscriptions).await?;
@@ -44,10 +45,31 @@ pub async fn sources(
 }
 
 /// What a plugin reads of messages beside its key.
-fn others(plugin: &ReadyPlugin) -> Vec<KeyExpression> {
-    let versioning = plugin.versioning.iter();
-    let versions = versioning.flat_map(|versioning| [&versioning.version, &versioning.entity]);
-    plugin.order_by.iter().chain(versions).cloned().collect()
+fn others(order_by: Option<&KeyExpression>, versioning: Option<&Versioning>) -> Vec<KeyExpression> {
+    let versions = versioning.map(|versioning| [&versioning.version, &versioning.entity]);
+    let versions = versions.into_iter().flatten();
+    order_by.into_iter().chain(versions).cloned().collect()
+}
+
+/// Looks at a configuration, and at whether the port is free, without serving anybody. Also for
+/// how long a client's one-time token may be sent again.
+pub async fn examine(
+    url: &str,
+    options: &HttpSourceOptions,
+    plugins: &[InspectedPlugin],
+) -> Result<(Vec<Finding>, Duration)> {
+    let config = source_config(url, options)?;
+    let subscriptions: Vec<_> = plugins
+        .iter()
+        .map(|plugin| HttpSubscription {
+            plugin: plugin.name.to_string(),
+            topics: plugin.topics.clone(),
+            key: plugin.key.clone(),
+            others: others(plugin.order_by.as_ref(), plugin.versioning.as_ref()),
+        })
+        .collect();
+    let findings = HttpServer::examine(&config, &subscriptions).await;
+    Ok((findings, config.token_lifetime))
 }
 
 fn source_config(url: &str, options: &HttpSourceOptions) -> Result<HttpSourceConfig> {

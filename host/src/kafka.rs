@@ -69,8 +69,8 @@ impl Destinations {
     }
 }
 
-/// The brokers' addresses and the topic.
-fn parse(url: &str) -> Result<(String, String)> {
+/// The brokers' addresses and the topic of a destination's URL.
+pub fn parse(url: &str) -> Result<(String, String)> {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     let Some((servers, topic)) = address
         .strip_prefix("kafka://")

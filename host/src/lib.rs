@@ -7,6 +7,7 @@ mod brokers;
 mod cli;
 mod config;
 mod destinations;
+mod doctor;
 mod host;
 #[cfg(feature = "http")]
 mod http;

@@ -5,12 +5,15 @@ use std::io::{self, StdoutLock, Write};
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use comfy_table::{ColumnConstraint, Table, Width, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 /// Longer values are cut in tables; `--json` gives them whole.
 const CELL_WIDTH: usize = 100;
+
+/// The width of text that is broken into lines.
+const TEXT_WIDTH: u16 = 100;
 
 /// Between columns. Padding counts as part of a column's width.
 const COLUMN_GAP: u16 = 2;
@@ -83,6 +86,23 @@ impl Listing {
     }
 }
 
+/// Prints rows as a table whose last column is broken into lines, and not cut.
+pub fn whole<R: Row>(rows: &[R]) -> Result<()> {
+    let mut table = plain_table();
+    table
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(TEXT_WIDTH * 2)
+        .set_header(R::COLUMNS.iter().map(|name| name.to_uppercase()));
+    for row in rows {
+        table.add_row(row.cells().iter().map(|cell| several_lines(cell)));
+    }
+    if let Some(last) = table.column_mut(R::COLUMNS.len() - 1) {
+        last.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(TEXT_WIDTH)));
+    }
+    writeln!(io::stdout().lock(), "{}", rendered(&mut table))?;
+    Ok(())
+}
+
 /// Prints one thing as a table of its properties, values whole.
 pub fn properties(properties: &[(&str, String)]) -> Result<()> {
     let mut table = plain_table();
@@ -140,6 +160,12 @@ fn one_line(text: &str) -> String {
         line.push('…');
     }
     line
+}
+
+/// A cell's text with its line breaks, and nothing else that a terminal acts on.
+fn several_lines(text: &str) -> String {
+    let kept = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    text.chars().map(kept).collect()
 }
 
 /// Bytes as JSON: what is JSON as itself, everything else as `{"base64": "…"}`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use semel_core::{Manifest, PluginName, Source, parse_duration};
+use semel_core::{Finding, Level, Manifest, PluginName, Source, parse_duration};
 
 use crate::config::{Config, DEFAULT_PLUGINS, duration_text};
 use crate::plugins::{self, ReadyPlugin};
@@ -29,31 +29,58 @@ pub fn check(plugins: &[ReadyPlugin], sources: &[Arc<dyn Source>]) -> Result<()>
         .try_for_each(|(plugin, source)| {
             let redelivery = source.redelivery().unwrap_or_default();
             let accepted = plugin.allow_short_retention;
-            suffices(&plugin.name, plugin.retention, redelivery, accepted)
+            let finding = compared(&plugin.name, plugin.retention, redelivery, accepted);
+            match finding.level {
+                Level::Failure => bail!("{finding}"),
+                Level::Warning => tracing::warn!("{finding}"),
+                Level::Good | Level::Note => {}
+            }
+            Ok(())
         })
 }
 
 /// Whether done records outlive the last delivery of their message; else it must be `accepted`.
-fn suffices(
+pub fn compared(
     plugin: &PluginName,
     retention: Duration,
     redelivery: Duration,
     accepted: bool,
-) -> Result<()> {
-    if retention >= redelivery {
-        return Ok(());
+) -> Finding {
+    const SUBJECT: &str = "retention";
+    if redelivery.is_zero() {
+        return Finding::unchecked(
+            SUBJECT,
+            "nobody says for how long its source delivers again",
+        )
+        .advise("set `redelivery` under [source], if messages may come again after days");
     }
-    let (retention, redelivery) = (duration_text(retention), duration_text(redelivery));
-    if accepted {
-        tracing::warn!(
-            %plugin, retention, redelivery,
-            "it forgets what it has handled before its source delivers for the last time: what comes later takes effect again"
+    let suffices = retention >= redelivery;
+    let retention = duration_text(retention);
+    let redelivery = match redelivery {
+        Duration::MAX => "ever".to_owned(),
+        redelivery => duration_text(redelivery),
+    };
+    if suffices {
+        let found = format!(
+            "`{plugin}` remembers for {retention} what it has handled, and its source delivers again for {redelivery} at most"
         );
-        return Ok(());
+        return Finding::good(SUBJECT, found);
     }
-    bail!(
-        "the plugin `{plugin}` forgets after {retention} what it has handled, and its source may deliver a message again for {redelivery}: one that came late would take effect twice. Set `retention = \"{redelivery}\"` or more under [plugins.{plugin}]; or, if the broker keeps messages for less time, say so with `redelivery` under [source]; or accept it with `allow-short-retention = true` under [plugins.{plugin}]"
+    let found = format!(
+        "the plugin `{plugin}` forgets after {retention} what it has handled, and its source may deliver a message again for {redelivery}: one that came late would take effect twice"
     );
+    if accepted {
+        return Finding::warning(SUBJECT, format!("{found}, which was accepted"));
+    }
+    let advice = match redelivery.as_str() {
+        "ever" => format!(
+            "let the broker delete old messages, or accept it with `allow-short-retention = true` under [plugins.{plugin}]"
+        ),
+        _ => format!(
+            "set `retention = \"{redelivery}\"` or more under [plugins.{plugin}]; or, if the broker keeps messages for less time, say so with `redelivery` under [source]; or accept it with `allow-short-retention = true` under [plugins.{plugin}]"
+        ),
+    };
+    Finding::failure(SUBJECT, found).advise(advice)
 }
 
 /// The retention of plugins, for commands that load none.
@@ -90,16 +117,18 @@ impl<'c> Retentions<'c> {
     }
 }
 
-/// The plugin files of a directory; none if it can't be read.
-fn files(dir: &Path) -> Vec<PathBuf> {
+/// The plugin files of a directory, by name; none if it can't be read.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path());
-    files
+    let mut files: Vec<_> = files
         .filter(|file| {
             file.extension()
                 .is_some_and(|extension| extension == "wasm")
         })
-        .collect()
+        .collect();
+    files.sort();
+    files
 }
 
 #[cfg(test)]
@@ -111,11 +140,12 @@ mod tests {
     #[test]
     fn a_retention_shorter_than_redelivery_must_be_accepted() {
         let plugin = PluginName::new("points");
-        assert!(suffices(&plugin, HOUR, Duration::ZERO, false).is_ok());
-        assert!(suffices(&plugin, HOUR, HOUR, false).is_ok());
-        assert!(suffices(&plugin, HOUR, HOUR * 72, true).is_ok());
-        let error = suffices(&plugin, HOUR, HOUR * 72, false).unwrap_err();
-        let text = error.to_string();
+        let level = |redelivery, accepted| compared(&plugin, HOUR, redelivery, accepted).level;
+        assert_eq!(level(Duration::ZERO, false), Level::Note);
+        assert_eq!(level(HOUR, false), Level::Good);
+        assert_eq!(level(HOUR * 72, true), Level::Warning);
+        assert_eq!(level(Duration::MAX, false), Level::Failure);
+        let text = compared(&plugin, HOUR, HOUR * 72, false).to_string();
         for part in [
             "`points`",
             "after 1h",

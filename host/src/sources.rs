@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use semel_brokers::{FileName, FileProgress, FileSource};
-use semel_core::{PluginName, Source};
+use semel_core::{Finding, PluginName, Source};
 
 use crate::brokers::{Brokers, is_amqp, is_http};
 use crate::config::SourceConfig;
@@ -72,7 +72,7 @@ pub async fn open(
 }
 
 /// What is configured must go together, also where the command line names another source.
-fn check(
+pub fn check(
     SourceConfig {
         url,
         group_prefix,
@@ -96,7 +96,7 @@ fn check(
 }
 
 /// A queue hands each message to one consumer: two plugins would have a part of them each.
-fn check_queues<'p>(
+pub fn check_queues<'p>(
     plugins: impl Iterator<Item = (&'p PluginName, &'p Vec<String>)>,
 ) -> Result<()> {
     let mut owners: HashMap<&str, &PluginName> = HashMap::new();
@@ -114,11 +114,17 @@ fn check_queues<'p>(
 
 fn warn_of_ids(plugins: &[ReadyPlugin]) {
     for plugin in plugins.iter().filter(|plugin| plugin.key.is_id()) {
-        tracing::warn!(
-            plugin = %plugin.name,
-            "its key is `id`, the broker's own message id: that catches redeliveries, but not a producer's resends. Give it a key such as `json:/order_id`"
-        );
+        tracing::warn!(plugin = %plugin.name, "{}", key_is_id());
     }
+}
+
+/// What it means that a plugin goes by the ids of a broker.
+pub fn key_is_id() -> Finding {
+    Finding::warning(
+        "key",
+        "its key is `id`, the broker's own message id: that catches redeliveries, but not a producer's resends",
+    )
+    .advise("give it a key such as `json:/order_id`")
 }
 
 fn input(file: &FileName, plugins: &[ReadyPlugin]) -> Result<Opened> {

@@ -1,5 +1,5 @@
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::{Args, ValueEnum};
@@ -128,31 +128,17 @@ impl RunArgs {
                 "--output - and --summary json both want stdout: give --output a file, or leave out --summary (a summary for people is on stderr)",
             )));
         }
-        let incoming = match (&self.input, &self.source, &config.source) {
-            (Some(file), _, _) => Incoming::Input {
-                file: FileName::from_argument(file),
-                wait_for_parked: !self.no_wait,
-            },
-            (None, Some(url), configured) => Incoming::Broker {
-                url: url.clone(),
-                group_prefix: configured
-                    .as_ref()
-                    .and_then(|source| source.group_prefix.clone()),
-                redelivery: configured
-                    .as_ref()
-                    .and_then(|source| source.redelivery)
-                    .map(|span| span.0),
-            },
-            (None, None, Some(source)) => Incoming::Broker {
-                url: source.url.clone(),
-                group_prefix: source.group_prefix.clone(),
-                redelivery: source.redelivery.map(|span| span.0),
-            },
-            (None, None, None) => {
-                return Err(Error::new(UsageError(
-                    "there is nothing to take messages from: give --input FILE or --source URL, or set `url` under [source] in semel.toml",
-                )));
-            }
+        let wait_for_parked = !self.no_wait;
+        let incoming = incoming(
+            self.input.as_deref(),
+            wait_for_parked,
+            self.source.as_deref(),
+            config,
+        );
+        let Some(incoming) = incoming else {
+            return Err(Error::new(UsageError(
+                "there is nothing to take messages from: give --input FILE or --source URL, or set `url` under [source] in semel.toml",
+            )));
         };
         let plugins = self.plugins.clone().or_else(|| config.plugins_dir.clone());
         Ok(HostConfig {
@@ -164,4 +150,30 @@ impl RunArgs {
             relay: config.outbox.relay(),
         })
     }
+}
+
+/// Where messages come from: the command line's file or URL, else the configuration's.
+pub(super) fn incoming(
+    input: Option<&Path>,
+    wait_for_parked: bool,
+    source: Option<&str>,
+    config: &Config,
+) -> Option<Incoming> {
+    if let Some(file) = input {
+        let file = FileName::from_argument(file);
+        return Some(Incoming::Input {
+            file,
+            wait_for_parked,
+        });
+    }
+    let configured = config.source.as_ref();
+    Some(Incoming::Broker {
+        url: source
+            .or_else(|| configured.map(|source| source.url.as_str()))?
+            .to_owned(),
+        group_prefix: configured.and_then(|source| source.group_prefix.clone()),
+        redelivery: configured
+            .and_then(|source| source.redelivery)
+            .map(|span| span.0),
+    })
 }

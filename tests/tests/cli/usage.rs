@@ -98,6 +98,7 @@ fn help_shows_examples_and_shells_get_completions() -> Result<()> {
         "dead replay",
         "dead drop",
         "plugin inspect",
+        "doctor",
         "completions",
     ] {
         let line = format!("{command} --help");
