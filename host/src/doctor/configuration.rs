@@ -54,6 +54,15 @@ pub fn examine(setup: &Setup, plugins: &[InspectedPlugin]) -> Vec<Finding> {
                 "add [destinations.{missing}] with a url, or use --output"
             )),
         });
+        if configured.sql.is_some() && !semel_stores::is_database(&setup.store) {
+            findings.push(
+                Finding::failure(
+                    format!("[plugins.{name}.sql]"),
+                    "it grants tables, and the store is in no database",
+                )
+                .advise("take a store at `mysql:` or `postgres:`, or take the grants out"),
+            );
+        }
     }
     findings
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use semel_core::{Admin, Finding, Level, PluginName, StoreError};
 
-use crate::url::is_sql;
+use crate::url::is_database;
 use crate::{RedbStore, RedisStore, SqlStore};
 
 /// Dead letters that are counted at most, and at a time.
@@ -21,7 +21,7 @@ pub async fn examine(url: &str, plugins: &[PluginName]) -> Vec<Finding> {
             RedbStore::examine(Path::new(directory), plugins)
         }
         Some(("redis", _)) => RedisStore::examine(url, plugins).await,
-        Some((scheme, _)) if is_sql(scheme) => SqlStore::examine(url, plugins).await,
+        _ if is_database(url) => SqlStore::examine(url, plugins).await,
         // There is nothing else, or nothing that opening could change.
         _ => match crate::open(url).await {
             Ok(_) => vec![

@@ -23,4 +23,4 @@ pub use self::redis::RedisStore;
 pub use self::sql::SqlStore;
 
 pub use self::examine::examine;
-pub use self::url::{OpenError, migrate, open};
+pub use self::url::{OpenError, is_database, migrate, open};

@@ -46,7 +46,13 @@ pub async fn migrate(url: &str) -> Result<usize, OpenError> {
     }
 }
 
-pub(crate) fn is_sql(scheme: &str) -> bool {
+/// Whether the store that a URL names is in a database, where users have tables of their own.
+pub fn is_database(url: &str) -> bool {
+    url.split_once(':')
+        .is_some_and(|(scheme, _)| is_sql(scheme))
+}
+
+fn is_sql(scheme: &str) -> bool {
     matches!(scheme, "mysql" | "mariadb" | "postgres" | "postgresql")
 }
 

@@ -133,6 +133,7 @@ fn plugins_and_configuration_are_judged() -> Result<()> {
     site.write(
         "semel.toml",
         "[plugins.points]\nkey = \"id\"\nretention = \"1d\"\ndestinations = [\"nowhere\"]\n\
+         [plugins.points.sql]\nselect = [\"accounts\"]\n\
          [plugins.pionts]\nretention = \"8d\"\n",
     )?;
     let told = doctor(&site, &["--source", "kafka://127.0.0.1:1"])?;
@@ -161,6 +162,12 @@ fn plugins_and_configuration_are_judged() -> Result<()> {
         "[plugins.points]",
         "failure",
         &["`nowhere`"],
+    )?;
+    told.says(
+        "configuration",
+        "[plugins.points.sql]",
+        "failure",
+        &["no database"],
     )?;
     told.says("source", "broker", "failure", &["can't be reached"])?;
 
@@ -288,12 +295,12 @@ async fn redis_that_forgets_or_hangs_or_is_gone_fails_alone() -> Result<()> {
     told.says("store", "appendonly", "warning", &["append-only"])?;
     told.says("store", "role", "good", &[])?;
 
-    server.pause()?;
+    server.process()?.pause()?;
     let told = doctor(&site, &words)?;
     told.ends_with(1)?;
     told.says("store", "server", "failure", &[])?;
     told.says("source", "file", "good", &[])?;
-    server.resume()?;
+    server.process()?.resume()?;
 
     server.kill();
     let told = doctor(&site, &words)?;
@@ -346,11 +353,11 @@ async fn databases_are_looked_at_and_not_migrated() -> Result<()> {
     told.ends_with(1)?;
     told.says("store", "schema", "failure", &["semel store migrate"])?;
 
-    mariadb.pause()?;
+    mariadb.process()?.pause()?;
     let told = about(&mariadb.url("test0"))?;
     told.ends_with(1)?;
     told.says("store", "server", "failure", &[])?;
-    mariadb.resume()?;
+    mariadb.process()?.resume()?;
     mariadb.kill();
     let told = about(&mariadb.url("test0"))?;
     told.ends_with(1)?;
