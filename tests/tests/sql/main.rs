@@ -6,8 +6,6 @@ mod commit;
 mod host;
 mod values;
 
-use std::sync::Arc;
-
 use semel_tests::servers::mariadb::MariadbServer;
 use semel_tests::servers::postgres::PostgresServer;
 
@@ -19,8 +17,8 @@ struct Database {
 }
 
 enum Server {
-    Mariadb(Arc<MariadbServer>),
-    Postgres(Arc<PostgresServer>),
+    Mariadb(&'static MariadbServer),
+    Postgres(&'static PostgresServer),
 }
 
 impl Database {
