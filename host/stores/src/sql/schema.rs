@@ -68,9 +68,9 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Whether a table of this name is the store's. Some servers take names in any case.
-    pub(super) fn has(&self, name: &str) -> bool {
-        let all = [
+    /// All of them.
+    pub(super) fn all(&self) -> [&str; 9] {
+        [
             &self.schema,
             &self.sequence,
             &self.horizon,
@@ -80,8 +80,12 @@ impl Tables {
             &self.outbox,
             &self.dead,
             &self.fence,
-        ];
-        all.iter().any(|own| own.eq_ignore_ascii_case(name))
+        ]
+    }
+
+    /// Whether a table of this name is the store's. Some servers take names in any case.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.all().iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     pub(super) fn new(prefix: &str) -> Self {

@@ -136,18 +136,7 @@ pub(super) async fn tables(
 }
 
 fn names(tables: &Tables) -> String {
-    let all = [
-        &tables.schema,
-        &tables.sequence,
-        &tables.horizon,
-        &tables.record,
-        &tables.parked,
-        &tables.state,
-        &tables.outbox,
-        &tables.dead,
-        &tables.fence,
-    ];
-    let quoted: Vec<_> = all.iter().map(|name| format!("'{name}'")).collect();
+    let quoted = tables.all().map(|name| format!("'{name}'"));
     format!("({})", quoted.join(", "))
 }
 
