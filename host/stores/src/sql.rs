@@ -46,6 +46,8 @@ mod mysql;
 mod open;
 mod outbox;
 mod postgres;
+mod questions;
+mod rows;
 mod schema;
 mod server;
 mod survey;
@@ -66,8 +68,10 @@ use semel_core::{
 
 use self::access::Access;
 use self::answer::{Cells, take, unexpected};
-use self::book::{DEAD, DONE, Facts, PARKED, Questions, insert_letters, record_id, state_id};
-use self::schema::{Tables, lane_id};
+use self::book::{DEAD, DONE, Facts, PARKED};
+use self::questions::Questions;
+use self::rows::insert_letters;
+use self::schema::{Tables, lane_id, record_id, state_id};
 use self::server::{Failure, Patience, Server};
 use self::text::{limit, signed};
 use crate::OpenError;

@@ -7,9 +7,10 @@ use semel_core::{
 };
 
 use super::answer::{Cells, take, unexpected};
-use super::book::{
-    DEAD, DONE, PARKED, insert_outbox, insert_parked, lock, locked, record_id, unlock,
-};
+use super::book::{DEAD, DONE, PARKED};
+use super::questions::{lock, locked, unlock};
+use super::rows::{insert_outbox, insert_parked};
+use super::schema::record_id;
 use super::server::{Failure, Patience};
 use super::text::{limit, signed};
 use super::{SqlStore, parked_row};

@@ -1,19 +1,19 @@
-//! What a commit must know, read under the lock, and what it writes.
+//! What a commit knows, read under the lock, and what it writes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
-use semel_core::decide::{Book, Entry, Fate, published_lane};
+use semel_core::decide::{Book, Entry, Fate};
 use semel_core::{
     BusinessKey, DeadLetter, DeadLetterId, Fingerprint, LanePosition, MAX_KEY_BYTES, OutboxLane,
-    OutboxRow, ParkedRow, PluginName, RecordId, Run, RunId, StateKey, StateOp, StoreError, Verdict,
-    Version,
+    OutboxRow, ParkedRow, PluginName, RecordId, Run, RunId, StateKey, StoreError, Version,
 };
 
 use super::answer::{Set, take};
-use super::schema::{LaneId, Tables, lane_id, outbox_lane_id};
-use super::text::{Script, Words, signed};
-use crate::codec::CompositeKey;
+use super::questions::{Questions, locked, unlock};
+use super::rows::{check_length, insert_letters, insert_outbox, insert_parked};
+use super::schema::{LaneId, Tables, fence_id, lane_id, outbox_lane_id, record_id, state_id};
+use super::text::{Script, Words};
 
 /// The longest name of a plugin or namespace, in bytes.
 pub(super) const MAX_NAME_BYTES: usize = 255;
@@ -21,176 +21,6 @@ pub(super) const MAX_NAME_BYTES: usize = 255;
 pub(super) const DONE: u64 = 0;
 pub(super) const PARKED: u64 = 1;
 pub(super) const DEAD: u64 = 2;
-
-/// What the runs of a batch are about.
-#[derive(Default)]
-struct Subjects {
-    plugins: BTreeSet<PluginName>,
-    records: BTreeSet<RecordId>,
-    lanes: HashSet<LaneId>,
-    fences: BTreeSet<(PluginName, RunId)>,
-    /// Whether the value is needed, or only its version.
-    state: BTreeMap<StateKey, bool>,
-    outbox_lanes: HashSet<LaneId>,
-}
-
-impl Subjects {
-    fn of(runs: &[Run]) -> Self {
-        let mut of = Self::default();
-        for run in runs {
-            let plugin = &run.record.plugin;
-            of.plugins.insert(plugin.clone());
-            of.records.insert(run.record.clone());
-            of.fences.insert((plugin.clone(), run.id));
-            let at = run.lane_position();
-            of.lanes.extend(at.map(|at| lane_id(plugin, &at)));
-            for read in &run.reads {
-                of.state.entry(read.key.clone()).or_default();
-            }
-            if let Verdict::Done(effects) = &run.verdict {
-                for write in &effects.writes {
-                    let value = of.state.entry(write.key.clone()).or_default();
-                    *value |= matches!(write.op, StateOp::Add(_));
-                }
-            }
-            let lane = published_lane(run);
-            of.outbox_lanes.extend(lane.as_ref().map(outbox_lane_id));
-        }
-        of
-    }
-}
-
-/// The id of a record, and of its parked row.
-pub(super) fn record_id(id: &RecordId) -> Vec<u8> {
-    let key = CompositeKey::new(id.plugin.as_str().as_bytes());
-    key.last(id.key.as_bytes()).into_bytes()
-}
-
-/// The id of a state value.
-pub(super) fn state_id(key: &StateKey) -> Vec<u8> {
-    let id = CompositeKey::new(key.namespace.as_bytes());
-    id.last(key.name.as_bytes()).into_bytes()
-}
-
-/// The id of a fence.
-pub(super) fn fence_id(plugin: &PluginName, run: RunId) -> Vec<u8> {
-    let id = CompositeKey::new(plugin.as_str().as_bytes());
-    id.last(run.as_bytes()).into_bytes()
-}
-
-/// The questions about a batch, and which answer is to which.
-pub(super) struct Questions {
-    sequence: usize,
-    horizons: usize,
-    records: usize,
-    rows: usize,
-    lanes: Option<usize>,
-    fences: usize,
-    versions: Option<usize>,
-    values: Option<usize>,
-    outbox: Option<usize>,
-}
-
-impl Questions {
-    /// Asks, with the lock first: each later statement sees all that earlier holders wrote.
-    pub(super) fn ask(script: &mut Script, words: &Words, tables: &Tables, runs: &[Run]) -> Self {
-        let of = Subjects::of(runs);
-        let names = of.plugins.iter().map(|plugin| plugin.as_str().as_bytes());
-        let its_records = words.id_in(of.records.iter().map(record_id));
-        let fences = of.fences.iter();
-        let fences = fences.map(|(plugin, run)| fence_id(plugin, *run));
-        let (values, versions): (Vec<_>, Vec<_>) = of.state.iter().partition(|(_, value)| **value);
-        script.add(words.begin);
-        let sequence = script.add(&lock(words, tables));
-        let horizons = script.add(&format!(
-            "SELECT plugin, bucket FROM {} WHERE plugin IN {}",
-            tables.horizon,
-            words.list(names)
-        ));
-        let records = script.add(&format!(
-            "SELECT id, kind, run, fingerprint, version, bucket, parked FROM {} WHERE {}",
-            tables.record, its_records
-        ));
-        let rows = script.add(&format!(
-            "SELECT id, lane, pos FROM {} WHERE {}",
-            tables.parked, its_records
-        ));
-        // Its own rows may go in this batch, so only the others' first one is settled.
-        let lanes = (!of.lanes.is_empty()).then(|| {
-            script.add(&format!(
-                "SELECT lane, MIN(pos) FROM {} WHERE lane IN {} AND NOT ({}) GROUP BY lane",
-                tables.parked,
-                words.list(of.lanes.iter().map(|lane| &lane[..])),
-                its_records
-            ))
-        });
-        let fences = script.add(&format!(
-            "SELECT id FROM {} WHERE {}",
-            tables.fence,
-            words.id_in(fences)
-        ));
-        let mut state = |columns: &str, keys: Vec<(&StateKey, &bool)>| {
-            (!keys.is_empty()).then(|| {
-                script.add(&format!(
-                    "SELECT id, {columns} FROM {} WHERE {}",
-                    tables.state,
-                    words.id_in(keys.iter().map(|(key, _)| state_id(key)))
-                ))
-            })
-        };
-        let versions = state("version", versions);
-        let values = state("version, value", values);
-        let outbox = (!of.outbox_lanes.is_empty()).then(|| {
-            script.add(&format!(
-                "SELECT lane, MIN(version) FROM {} WHERE lane IN {} GROUP BY lane",
-                tables.outbox,
-                words.list(of.outbox_lanes.iter().map(|lane| &lane[..]))
-            ))
-        });
-        Self {
-            sequence,
-            horizons,
-            records,
-            rows,
-            lanes,
-            fences,
-            versions,
-            values,
-            outbox,
-        }
-    }
-}
-
-/// Takes the lock of all commits: version, time and the server's time.
-pub(super) fn lock(words: &Words, tables: &Tables) -> String {
-    format!(
-        "SELECT version, bucket, {} FROM {} WHERE id = 1 FOR UPDATE",
-        words.now_ms, tables.sequence
-    )
-}
-
-/// What [`lock`] answers: the last version, and the store's time, which never goes back.
-pub(super) fn locked(sets: &mut [Set], at: usize) -> Result<(Version, u64), StoreError> {
-    let mut rows = take(sets, at);
-    let row = rows.first_mut().ok_or_else(|| {
-        StoreError::failed(
-            "the database: the store's sequence is gone: restore its tables from a backup",
-        )
-    })?;
-    let (version, bucket, now_ms) = (row.number()?, row.number()?, row.number()?);
-    Ok((version, bucket.max(now_ms)))
-}
-
-/// Notes version and time, and commits.
-pub(super) fn unlock(script: &mut Script, tables: &Tables, version: Version, time_ms: u64) {
-    script.add(&format!(
-        "UPDATE {} SET version = {}, bucket = {} WHERE id = 1",
-        tables.sequence,
-        signed(version),
-        signed(time_ms)
-    ));
-    script.add("COMMIT");
-}
 
 /// A record as the table has it.
 struct Known {
@@ -560,76 +390,4 @@ impl Book for Facts {
         self.written.insert(id.clone(), written);
         Ok(())
     }
-}
-
-/// Servers that are told to be lenient cut off what is too long, and then two keys are one.
-pub(super) fn check_length(what: &str, bytes: &[u8], longest: usize) -> Result<(), StoreError> {
-    if bytes.len() <= longest {
-        return Ok(());
-    }
-    Err(StoreError::failed(format!(
-        "{what} has {} bytes, and the store's tables take {longest}: shorten it (it begins with \
-         `{}`)",
-        bytes.len(),
-        bytes[..32].escape_ascii()
-    )))
-}
-
-/// Keeps parked rows, each with its version.
-pub(super) fn insert_parked<'r>(
-    script: &mut Script,
-    words: &Words,
-    tables: &Tables,
-    rows: impl Iterator<Item = (&'r ParkedRow, Version)>,
-) {
-    let head = format!(
-        "INSERT INTO {} (id, plugin, version, lane, pos, due, content) VALUES ",
-        tables.parked
-    );
-    let columns = ["version", "lane", "pos", "due", "content"];
-    let replacing = words.or_update("id", &columns);
-    script.insert(&head, &replacing, rows, |values, (row, version)| {
-        let lane = row.lane_position();
-        let lane = lane.map(|at| lane_id(&row.record.plugin, &at));
-        values
-            .bytes(&record_id(&row.record))
-            .bytes(row.record.plugin.as_str().as_bytes())
-            .number(version)
-            .bytes_or_null(lane.as_ref().map(|lane| &lane[..]))
-            .number(row.position.offset)
-            .number(row.due_ms)
-            .bytes(&crate::codec::encode(row));
-    });
-}
-
-/// Keeps outgoing messages.
-pub(super) fn insert_outbox(script: &mut Script, tables: &Tables, tail: &str, rows: &[OutboxRow]) {
-    let head = format!(
-        "INSERT INTO {} (version, ordinal, lane, content) VALUES ",
-        tables.outbox
-    );
-    script.insert(&head, tail, rows, |values, row| {
-        let lane = row.lane.as_ref().map(outbox_lane_id);
-        values
-            .number(row.id.version)
-            .number(row.id.ordinal.into())
-            .bytes_or_null(lane.as_ref().map(|lane| &lane[..]))
-            .bytes(&crate::codec::encode(row));
-    });
-}
-
-/// Keeps dead letters.
-pub(super) fn insert_letters<'r>(
-    script: &mut Script,
-    tables: &Tables,
-    tail: &str,
-    letters: impl Iterator<Item = &'r DeadLetter>,
-) {
-    let head = format!("INSERT INTO {} (id, plugin, letter) VALUES ", tables.dead);
-    script.insert(&head, tail, letters, |values, letter| {
-        values
-            .bytes(letter.id.as_str().as_bytes())
-            .bytes(letter.plugin.as_str().as_bytes())
-            .bytes(&crate::codec::encode(letter));
-    });
 }

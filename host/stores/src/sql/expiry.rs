@@ -6,7 +6,8 @@ use semel_core::{PluginName, RecordId, RecordState, RunId, StoreError};
 
 use super::SqlStore;
 use super::answer::take;
-use super::book::{fence_id, lock, locked, record_id, unlock};
+use super::questions::{lock, locked, unlock};
+use super::schema::{fence_id, record_id};
 use super::server::{Failure, Patience};
 use super::text::signed;
 

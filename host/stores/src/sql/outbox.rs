@@ -7,7 +7,8 @@ use semel_core::{DeadLetter, OutboxRow, OutboxScan, RowId, StoreError};
 
 use super::SqlStore;
 use super::answer::{Cells, take};
-use super::book::{insert_letters, lock};
+use super::questions::lock;
+use super::rows::insert_letters;
 use super::schema::outbox_lane_id;
 use super::server::{Failure, Patience};
 use super::text::{limit, signed};

@@ -20,7 +20,7 @@
 
 use std::time::{Duration, Instant};
 
-use semel_core::{LanePosition, OutboxLane, PluginName, StoreError};
+use semel_core::{LanePosition, OutboxLane, PluginName, RecordId, RunId, StateKey, StoreError};
 
 use super::answer::{Cells, take};
 use super::server::{Conversation, Failure, Server};
@@ -50,6 +50,24 @@ fn hash(key: &CompositeKey) -> LaneId {
     let mut id = [0; 16];
     id.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..16]);
     id
+}
+
+/// The id of a record, and of its parked row.
+pub(super) fn record_id(id: &RecordId) -> Vec<u8> {
+    let key = CompositeKey::new(id.plugin.as_str().as_bytes());
+    key.last(id.key.as_bytes()).into_bytes()
+}
+
+/// The id of a state value.
+pub(super) fn state_id(key: &StateKey) -> Vec<u8> {
+    let id = CompositeKey::new(key.namespace.as_bytes());
+    id.last(key.name.as_bytes()).into_bytes()
+}
+
+/// The id of a fence.
+pub(super) fn fence_id(plugin: &PluginName, run: RunId) -> Vec<u8> {
+    let id = CompositeKey::new(plugin.as_str().as_bytes());
+    id.last(run.as_bytes()).into_bytes()
 }
 
 /// The names of a store's tables.
