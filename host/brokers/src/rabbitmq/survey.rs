@@ -7,9 +7,10 @@ use lapin::{Connection, ExchangeKind, Queue};
 use semel_core::Finding;
 use tokio::time::timeout;
 
-use super::errors::{describe, is_missing};
+use super::errors::is_missing;
 use super::link::{EXCHANGE, channel, close, connect};
 use super::url::{RabbitMqDestination, RabbitMqUrl};
+use crate::causes::describe;
 use crate::survey::Survey;
 
 /// Looks at a broker, at queues that plugins consume, and at where the relay publishes to.

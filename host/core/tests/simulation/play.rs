@@ -32,19 +32,21 @@ pub fn play(seed: u64, loud: bool) -> Played {
         .start_paused(true)
         .build()
         .expect("a runtime");
-    let played = runtime.block_on(async {
+    let (world, played) = runtime.block_on(async {
         let world = World::new(Plan::new(seed), loud);
         tokio::select! {
             biased;
             () = world.failed.cancelled() => {}
             () = to_the_end(&world) => {}
         }
-        Played {
+        let played = Played {
             trace: world.trace(),
             broken: world.broken(),
-        }
+        };
+        (world, played)
     });
     drop(runtime);
+    world.end();
     disband();
     played
 }

@@ -287,6 +287,11 @@ impl World {
     pub fn life(&self, host: usize) -> Option<Arc<Life>> {
         lock(&self.lives)[host].clone()
     }
+
+    /// Forgets all lives, which know the world that they are in: it ends.
+    pub fn end(&self) {
+        lock(&self.lives).clear();
+    }
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
