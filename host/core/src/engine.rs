@@ -51,7 +51,7 @@ use crate::{Disposition, Partition, Position, Settlement, SourceError, StoreErro
 use acknowledge::Watermarks;
 use budget::Budget;
 use check::{Checker, Finding};
-use execute::{Executor, Remains};
+use execute::{Executor, Remains, Strand};
 use intake::{Arrivals, Intake};
 use job::{Job, Origin};
 use overlay::{Overlay, Place};
@@ -115,6 +115,8 @@ pub struct Engine {
     pending: Pending,
     /// Jobs that tasks are running.
     running: usize,
+    /// Whether that is one which is to run alone, from its start to its commit.
+    exclusive: bool,
     wants_settlements: bool,
     settlements: Vec<Settlement>,
     unacknowledged: BTreeMap<Partition, u64>,
@@ -172,6 +174,7 @@ impl Engine {
             marks: Watermarks::default(),
             pending: Pending::default(),
             running: 0,
+            exclusive: false,
             wants_settlements,
             settlements: Vec::new(),
             unacknowledged: BTreeMap::new(),
@@ -308,6 +311,9 @@ impl Engine {
         for (lane, jobs) in self.queue.take_broken(&self.overlay) {
             self.recheck(Some(lane), jobs);
         }
+        if self.is_exclusive() {
+            return;
+        }
         while self.pending.tasks.len() < self.config.flow.concurrency {
             let room = self
                 .config
@@ -320,14 +326,35 @@ impl Engine {
                 room => self.queue.next_task(room, idle, &self.overlay),
             };
             if strands.is_empty() {
+                // A lane may have come to a message that is to run alone.
+                self.is_exclusive();
                 return;
             }
-            let jobs: usize = strands.iter().map(Vec::len).sum();
-            self.running += jobs;
-            let executor = Arc::clone(&self.executor);
-            let task = async move { (jobs, executor.run(strands).await) };
-            self.pending.tasks.spawn_on(task, &self.parts.workers);
+            self.spawn(strands);
         }
+    }
+
+    /// Whether nothing else may begin to run: a message that is to run alone waits for that, or
+    /// runs, or is being committed.
+    fn is_exclusive(&mut self) -> bool {
+        let idle = self.running == 0 && self.overlay.len() == 0 && !self.pending.is_committing();
+        if !idle {
+            return self.exclusive || self.queue.has_contended();
+        }
+        let next = self.queue.next_contended(&self.overlay);
+        self.exclusive = next.is_some();
+        if let Some(strand) = next {
+            self.spawn(vec![strand]);
+        }
+        self.exclusive
+    }
+
+    fn spawn(&mut self, strands: Vec<Strand>) {
+        let jobs: usize = strands.iter().map(Vec::len).sum();
+        self.running += jobs;
+        let executor = Arc::clone(&self.executor);
+        let task = async move { (jobs, executor.run(strands).await) };
+        self.pending.tasks.spawn_on(task, &self.parts.workers);
     }
 
     fn ran(&mut self, remains: Vec<Remains>) {

@@ -160,6 +160,46 @@ async fn a_store_without_tables_fails_the_run() {
     );
 }
 
+/// All of them read one row and must find it as they read it: of a commit, one does.
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_in_each_others_way_go_one_by_one() {
+    for lanes in [false, true] {
+        let (mut world, number) = world(0, AfterMiss::RunAgain);
+        world.order_by = lanes;
+        world.runner = Arc::new(NativeRunner::new(|context| Box::pin(set_version(context))));
+        let table = Arc::clone(&number);
+        world.store.keep_tables(move |statements| {
+            let expected = &statements[0].parameters[0];
+            if *expected != SqlValue::Integer(table.0.load(SeqCst)) {
+                let (reason, then) = ("another version".to_owned(), AfterMiss::RunAgain);
+                return Some(Miss { reason, then });
+            }
+            table.0.fetch_add(1, SeqCst);
+            None
+        });
+        let orders: Vec<_> = (0..100)
+            .map(|n| Order {
+                lane: (n % 30).to_string(),
+                ..order(&n.to_string())
+            })
+            .collect();
+        world.finish(&source(&orders)).await;
+        let stats = world.stats.snapshot();
+        assert_eq!((stats.applied, stats.parkings, stats.dead), (100, 0, 0));
+        assert_eq!(number.0.load(SeqCst), 100);
+    }
+}
+
+/// Counts the number up, if it is still what it was.
+async fn set_version(context: &mut RunContext) -> Answer {
+    let rows = context.query("SELECT n", Vec::new()).await;
+    let mut rows = rows.map_err(|_| Failure::Aborted)?.unwrap();
+    let version = rows.rows.remove(0);
+    let staged = context.execute("UPDATE", version, Some(1), OnMiss::RunAgain);
+    staged.unwrap();
+    Ok(None)
+}
+
 /// Nothing is granted unless the operator says so.
 #[tokio::test(start_paused = true)]
 async fn without_a_grant_every_statement_is_denied() {

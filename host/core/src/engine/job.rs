@@ -14,6 +14,9 @@ use crate::{
 /// a failure. Whoever came first has most likely committed by the second.
 const MISSES: u32 = 8;
 
+/// After so many misses it runs while no other does.
+const CONTENDED: u32 = 2;
+
 /// A message that passed the check and is to be run.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
@@ -96,6 +99,12 @@ impl Job {
     pub(super) fn entity(&self) -> Option<&StateKey> {
         let revision = self.revision.as_ref().filter(|_| self.lane.is_none());
         revision.map(|revision| &revision.entity)
+    }
+
+    /// Whether it is to run while no other does: its statements missed, and most likely for
+    /// others of this host, of whose rows nobody sees the new versions before they are committed.
+    pub(super) fn is_contended(&self) -> bool {
+        self.misses >= CONTENDED && self.fate == Fate::Run
     }
 
     /// A statement of its run missed: what to do next.

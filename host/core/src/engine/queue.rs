@@ -17,6 +17,9 @@ pub(super) struct Queue {
     /// Messages on their way, by record, with those of the same record that arrived since.
     leaders: HashMap<RecordId, Vec<Job>>,
     ready: VecDeque<Job>,
+    /// Jobs, and lanes whose next job it is, that are to run while no other does.
+    contended: VecDeque<Job>,
+    contended_lanes: VecDeque<Place>,
     /// Entities of which a message is ready or running, with those that came after it. So
     /// versions that arrive in order are handled in order, though nothing holds them to it.
     entities: HashMap<StateKey, VecDeque<Job>>,
@@ -34,6 +37,12 @@ struct Lane {
     busy: bool,
     /// A message of it was not applied: the waiting ones must be checked again.
     broken: bool,
+}
+
+impl Lane {
+    fn is_free(&self) -> bool {
+        !self.busy && !self.broken
+    }
 }
 
 impl Queue {
@@ -73,9 +82,9 @@ impl Queue {
                 Some(Entry::Occupied(mut waiting)) => waiting.get_mut().push_back(job),
                 Some(Entry::Vacant(free)) => {
                     free.insert(VecDeque::new());
-                    self.ready.push_back(job);
+                    self.make_ready(job);
                 }
-                None => self.ready.push_back(job),
+                None => self.make_ready(job),
             },
             Some(position) => {
                 let offset = position.offset;
@@ -88,6 +97,37 @@ impl Queue {
                 self.ready_lanes.push_back(place);
             }
         }
+    }
+
+    fn make_ready(&mut self, job: Job) {
+        match job.is_contended() {
+            true => self.contended.push_back(job),
+            false => self.ready.push_back(job),
+        }
+    }
+
+    /// Whether a message waits to be run while no other is.
+    pub(super) fn has_contended(&self) -> bool {
+        !(self.contended.is_empty() && self.contended_lanes.is_empty())
+    }
+
+    /// A message that is to be run while no other is, unless its lane is held.
+    pub(super) fn next_contended(&mut self, overlay: &Overlay) -> Option<Strand> {
+        if let Some(job) = self.contended.pop_front() {
+            return Some(vec![job]);
+        }
+        while let Some(place) = self.contended_lanes.pop_front() {
+            let lane = self.lanes.get_mut(&place);
+            let Some(lane) = lane.filter(|lane| lane.is_free() && !overlay.is_held(&place)) else {
+                // Whoever frees it makes it ready.
+                continue;
+            };
+            if let Some((_, job)) = lane.waiting.pop_first() {
+                lane.busy = true;
+                return Some(vec![job]);
+            }
+        }
+        None
     }
 
     /// A message's record is durable: takes those that waited for it.
@@ -112,14 +152,19 @@ impl Queue {
             let Some(lane) = self.lanes.get_mut(&place) else {
                 continue;
             };
-            if lane.busy || lane.broken || overlay.is_held(&place) {
+            if !lane.is_free() || overlay.is_held(&place) {
+                continue;
+            }
+            if lane.waiting.values().next().is_some_and(Job::is_contended) {
+                self.contended_lanes.push_back(place);
                 continue;
             }
             let mut strand = Strand::new();
             while taken < room
-                && let Some((_, job)) = lane.waiting.pop_first()
+                && let Some(next) = lane.waiting.first_entry()
+                && !next.get().is_contended()
             {
-                strand.push(job);
+                strand.push(next.remove());
                 taken += 1;
             }
             if strand.is_empty() {
@@ -138,7 +183,7 @@ impl Queue {
     pub(super) fn release_entity(&mut self, entity: StateKey) {
         if let Entry::Occupied(mut waiting) = self.entities.entry(entity) {
             match waiting.get_mut().pop_front() {
-                Some(next) => self.ready.push_back(next),
+                Some(next) => self.make_ready(next),
                 None => drop(waiting.remove()),
             }
         }

@@ -131,7 +131,12 @@ impl Connector for Postgres {
     fn refusal(&self, error: &sqlx::Error) -> Option<Refusal> {
         match error {
             sqlx::Error::Database(database) => {
-                refusal_of(&database.code().unwrap_or_default(), database.message())
+                let code = database.code().unwrap_or_default();
+                // The session is read-only, whatever the server is.
+                if code == "25006" && self.purpose == Purpose::Queries {
+                    return Some(Refusal::Statement(database.message().to_owned()));
+                }
+                refusal_of(&code, database.message())
             }
             _ => refusal_of_client(error),
         }

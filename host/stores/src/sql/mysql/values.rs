@@ -6,7 +6,8 @@ use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow, MySqlValueRef};
 use sqlx::query::Query;
 use sqlx::types::chrono::{NaiveDate, NaiveDateTime};
 use sqlx::{
-    AssertSqlSafe, Column, Decode, Executor, MySql, Row, SqlSafeStr, Statement, TypeInfo, ValueRef,
+    AssertSqlSafe, Column, Decode, Executor, MySql, Row, SqlSafeStr, Statement, Type, TypeInfo,
+    ValueRef,
 };
 
 use super::super::server::statements::Collector;
@@ -96,6 +97,8 @@ fn decoded(value: MySqlValueRef<'_>) -> Result<SqlValue, sqlx::error::BoxDynErro
             SqlValue::Text(time.format("%Y-%m-%dT%H:%M:%S%.f").to_string())
         }
         "TIME" => return Err("a TIME has no form here: CAST it AS CHAR".into()),
+        // Also where a collation by bytes makes it look like bytes, as of MariaDB's JSON.
+        _ if <str as Type<MySql>>::compatible(&kind) => SqlValue::Text(get(value)?),
         name if name.contains("BLOB") || name.contains("BINARY") || name == "BIT" => {
             SqlValue::Bytes(get(value)?)
         }
