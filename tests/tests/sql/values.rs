@@ -33,11 +33,11 @@ async fn access(
 }
 
 fn texts(values: &[SqlValue]) -> Vec<&str> {
-    let text = |value| match value {
-        &SqlValue::Text(ref text) => text.as_str(),
+    let texts = values.iter().map(|value| match value {
+        SqlValue::Text(text) => text.as_str(),
         other => panic!("{other:?}"),
-    };
-    values.iter().map(text).collect()
+    });
+    texts.collect()
 }
 
 async fn every_type_has_a_form(database: Database) {
