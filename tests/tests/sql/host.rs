@@ -86,10 +86,13 @@ async fn killed_among_statements_every_transfer_is_booked_once(database: Databas
     let program = std::thread::spawn({
         let over = Arc::clone(&over);
         move || {
+            let mut changes = 0;
             while !over.load(Relaxed) {
-                assert!(program.status().unwrap().success());
+                // Where it and a commit wait for each other, the server picks one to fail.
+                changes += usize::from(program.output().unwrap().status.success());
                 std::thread::sleep(Duration::from_millis(50));
             }
+            changes
         }
     });
     let points = [
@@ -126,7 +129,7 @@ async fn killed_among_statements_every_transfer_is_booked_once(database: Databas
     );
     ended.summary().unwrap();
     over.store(true, Relaxed);
-    program.join().unwrap();
+    assert!(program.join().unwrap() > 10);
     let booked = "SELECT COUNT(*), COUNT(DISTINCT id) FROM transfers";
     assert_eq!(database.sql(booked), format!("{NUMBER}|{NUMBER}"));
     assert_eq!(database.sql("SELECT SUM(balance) FROM accounts"), "3000000");
