@@ -83,7 +83,7 @@ impl MariadbServer {
         command
             .args(["--no-defaults", "--bind-address=127.0.0.1"])
             .args(as_root())
-            .arg(format!("--port={}", self.port))
+            .args([&format!("--port={}", self.port), "--max-connections=400"])
             .arg(option("--datadir", &path("data")))
             .arg(option("--socket", &path("socket")))
             .arg(option("--pid-file", &path("pid")))

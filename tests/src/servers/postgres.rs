@@ -102,7 +102,8 @@ impl PostgresServer {
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
             .arg("-k")
             .arg(self.directory.path())
-            .args(["-c", "shared_buffers=64MB", "-c", "max_connections=100"]);
+            // Many hosts come and go at a time, and those that died leave connections for a while.
+            .args(["-c", "shared_buffers=64MB", "-c", "max_connections=400"]);
         for option in &self.options {
             command.args(["-c", option]);
         }
