@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::client_config;
-use super::errors::describe;
+use super::errors::{describe, is_outage};
 use super::message::from_kafka;
 use super::observer::Observer;
 use super::topics::partitions;
@@ -218,13 +218,21 @@ impl KafkaSource {
     async fn fill(&self, consumer: &Client, inbox: &mut Inbox, limit: usize) -> Vec<Delivery> {
         let mut batch = Vec::new();
         while batch.len() < limit {
-            let next = match batch.is_empty() {
+            let next = match batch.is_empty() && inbox.trouble.is_none() {
                 true => timeout(POLL, consumer.recv()).await.ok(),
                 false => consumer.recv().now_or_never(),
             };
             match next {
                 None => break,
-                Some(Ok(message)) => batch.push(inbox.deliver(&message)),
+                Some(Ok(message)) => {
+                    inbox.trouble = None;
+                    batch.push(inbox.deliver(&message));
+                }
+                // The client queues one for each attempt to connect. They are told as one: what
+                // comes behind them would have to wait for as many pauses.
+                Some(Err(KafkaError::MessageConsumption(code))) if is_outage(code) => {
+                    inbox.trouble = self.trouble(&KafkaError::MessageConsumption(code));
+                }
                 Some(Err(error)) => {
                     inbox.trouble = self.trouble(&error);
                     break;
