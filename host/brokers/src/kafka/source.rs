@@ -228,14 +228,13 @@ impl KafkaSource {
                     inbox.trouble = None;
                     batch.push(inbox.deliver(&message));
                 }
-                // The client queues one for each attempt to connect. They are told as one: what
-                // comes behind them would have to wait for as many pauses.
-                Some(Err(KafkaError::MessageConsumption(code))) if is_outage(code) => {
-                    inbox.trouble = self.trouble(&KafkaError::MessageConsumption(code));
-                }
                 Some(Err(error)) => {
                     inbox.trouble = self.trouble(&error);
-                    break;
+                    // The client queues one for each attempt to connect. They are told as one:
+                    // what comes behind them would have to wait for as many pauses.
+                    if !matches!(error, KafkaError::MessageConsumption(code) if is_outage(code)) {
+                        break;
+                    }
                 }
             }
         }
