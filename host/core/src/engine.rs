@@ -311,7 +311,7 @@ impl Engine {
         for (lane, jobs) in self.queue.take_broken(&self.overlay) {
             self.recheck(Some(lane), jobs);
         }
-        if self.is_exclusive() {
+        if self.run_alone() {
             return;
         }
         while self.pending.tasks.len() < self.config.flow.concurrency {
@@ -327,16 +327,17 @@ impl Engine {
             };
             if strands.is_empty() {
                 // A lane may have come to a message that is to run alone.
-                self.is_exclusive();
+                self.run_alone();
                 return;
             }
             self.spawn(strands);
         }
     }
 
-    /// Whether nothing else may begin to run: a message that is to run alone waits for that, or
-    /// runs, or is being committed.
-    fn is_exclusive(&mut self) -> bool {
+    /// Begins to run a message that is to run alone, if there is one and nothing else runs. The
+    /// answer is whether nothing else may begin to: such a message waits for that, or runs, or is
+    /// being committed.
+    fn run_alone(&mut self) -> bool {
         let idle = self.running == 0 && self.overlay.len() == 0 && !self.pending.is_committing();
         if !idle {
             return self.exclusive || self.queue.has_contended();
