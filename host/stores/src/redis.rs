@@ -189,7 +189,7 @@ impl Store for RedisStore {
         for query in queries {
             if let Some(at) = &query.lane {
                 let lane = lane(&query.record.plugin, at);
-                let offset = latest(at.offset).to_be_bytes();
+                let offset = at.offset.to_be_bytes();
                 ask.cmd("ZRANGEBYLEX")
                     .arg(self.keys.lanes())
                     .arg(bound(b'[', &[&lane]))

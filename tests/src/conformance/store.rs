@@ -54,6 +54,7 @@ macro_rules! store_conformance {
             lanes: later_message_is_behind, own_row_does_not_block, other_lanes_are_free,
                 parking_behind_is_not_tested, a_row_behind_is_not_due,
                 the_next_in_lane_becomes_due, an_earlier_row_takes_the_lead,
+                large_offsets_are_told_apart,
                 a_parked_run_holds_its_lane_in_the_batch,
                 waiting_never_overtakes_in_the_batch,
                 a_refused_run_holds_its_lane_in_the_batch,

@@ -166,7 +166,7 @@ fn pack_run(pack: &mut Pack, run: &Run, index: &mut Index) {
     match &at {
         Some(at) => pack
             .bytes(&lane(plugin, at))
-            .bytes(&latest(at.offset).to_be_bytes()),
+            .bytes(&at.offset.to_be_bytes()),
         None => pack.bytes(b"").bytes(b""),
     };
     pack.number(u64::from(waits));
@@ -206,7 +206,7 @@ fn pack_run(pack: &mut Pack, run: &Run, index: &mut Index) {
             match row.lane_position() {
                 Some(at) => pack
                     .bytes(&lane(plugin, &at))
-                    .bytes(&latest(at.offset).to_be_bytes()),
+                    .bytes(&at.offset.to_be_bytes()),
                 None => pack.bytes(b"").bytes(&[0; 8]),
             };
         }

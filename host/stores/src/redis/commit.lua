@@ -339,6 +339,14 @@ local function heads(lane)
   return stem, call('ZRANGEBYLEX', LANES, '[' .. stem, '(' .. stem .. '\255')
 end
 
+-- Of two offsets. A number here has 53 bits, and how text is ordered is up to the server's locale.
+local function is_before(one, other)
+  local high, low = from_packed('>I4I4', one)
+  local other_high, other_low = from_packed('>I4I4', other)
+  if high ~= other_high then return high < other_high end
+  return low < other_low
+end
+
 local function unpark(plugin, key, record)
   call('HINCRBY', COUNTS, plugin.name, -1)
   local led = call('ZREM', plugin.due, key) == 1
@@ -358,9 +366,9 @@ local function park(plugin, key, record)
     local stem, members = heads(record.lane)
     call('ZADD', LANES, 0, lane_member(record, key))
     if stem then
-      local first, own = number8(stem, #record.lane + 1), number8(record.offset, 1)
-      if first < own then return end
-      for _, member in ipairs(first > own and members or {}) do
+      local first = sub(stem, #record.lane + 1)
+      if is_before(first, record.offset) then return end
+      for _, member in ipairs(first ~= record.offset and members or {}) do
         call('ZREM', plugin.due, sub(member, #stem + 9))
       end
     end

@@ -111,6 +111,23 @@ pub async fn an_earlier_row_takes_the_lead(store: Arc<dyn Admin>) {
     assert_eq!(due(&store, 100).await, ["2"]);
 }
 
+/// Those of a source that counts from the time of day.
+pub async fn large_offsets_are_told_apart(store: Arc<dyn Admin>) {
+    const NOW: u64 = 1_790_000_000_000 << 20;
+    apply(&store, &park("2", 100).in_lane("l", NOW + 2)).await;
+    let later = done("3").in_lane("l", NOW + 3);
+    assert!(check_run(&store, &later).await.behind);
+    assert_eq!(commit_one(&store, &later).await, Outcome::Behind);
+    let earlier = done("1").in_lane("l", NOW + 1);
+    assert!(!check_run(&store, &earlier).await.behind);
+    apply(&store, &earlier).await;
+    apply(&store, &park("3", 50).in_lane("l", NOW + 3).behind()).await;
+    assert_eq!(due(&store, 100).await, ["2"]);
+    apply(&store, &park("0", 300).in_lane("l", NOW)).await;
+    assert_eq!(due(&store, 100).await, [""; 0]);
+    assert_eq!(due(&store, 300).await, ["0"]);
+}
+
 /// Rule 10: a lane's later runs of the batch are not applied.
 pub async fn a_parked_run_holds_its_lane_in_the_batch(store: Arc<dyn Admin>) {
     let batch = [
