@@ -1,5 +1,7 @@
 //! RabbitMQ: an Erlang process on loopback, and the port mapper that it needs.
 
+mod backlogs;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,6 +42,7 @@ pub struct RabbitMq {
     home: TempDir,
     settings: String,
     port: u16,
+    watched: bool,
 }
 
 impl RabbitMq {
@@ -57,6 +60,7 @@ impl RabbitMq {
             home,
             settings: settings.join("\n"),
             port: 0,
+            watched: false,
         };
         try_start(async || {
             // For clients, for other nodes, and the port mapper's.
@@ -76,6 +80,11 @@ impl RabbitMq {
     /// The address as the host takes it.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}", self.port)
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The process id, for measuring.
@@ -171,6 +180,7 @@ impl RabbitMq {
         // Dropped, they are killed.
         self.process = None;
         self.port_mapper = None;
+        self.forget_backlogs();
     }
 
     /// Starts it again, or for the first time, on the same ports and files.
@@ -240,7 +250,10 @@ impl RabbitMq {
         let is_up = async || is_started(&log) && self.channel().await.is_ok();
         let up = wait_until_up("RabbitMQ", process, &log, BOOT, is_up);
         self.process = Some(up.await?);
-        Ok(())
+        match self.watched {
+            true => self.watch_backlogs(),
+            false => Ok(()),
+        }
     }
 
     fn log_path(&self) -> PathBuf {

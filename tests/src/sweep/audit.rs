@@ -122,7 +122,11 @@ impl Audit<'_> {
                 format!("{name} applied {id}, which nobody sent"),
             );
         }
-        let ordered = self.terms.configuration.has_positions();
+        let Terms {
+            configuration,
+            outputs: hosts,
+        } = self.terms;
+        let ordered = configuration.applies_in_order(hosts);
         if name == LANED && ordered && found.histories != books.histories {
             for (user, expected) in &books.histories {
                 let is = found.histories.get(user);

@@ -8,26 +8,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use semel_brokers::{
-    KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, RocketMqClient, RocketMqSink,
-    RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
+    KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, RabbitMqDestination, RabbitMqSink,
+    RabbitMqSinkConfig, RabbitMqSource, RabbitMqSourceConfig, RabbitMqUrl, RocketMqClient,
+    RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
 };
 use semel_core::{Payload, Received, Sink, Source};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::books::OrderMessage;
 use super::cluster::Cluster;
-use super::found::{Published, Tallied};
+use super::found::{PLUGINS, Published, Tallied};
 use crate::proxy::Proxy;
 use crate::servers::kafka::Kafka;
+use crate::servers::rabbitmq::RabbitMq;
 use crate::servers::rocketmq::{FORGETFUL, RocketMq};
 
 /// Where every trial's hosts publish to.
-pub const PUBLISHED: &str = "published";
+const PUBLISHED: &str = "published";
 
-/// The queues of each topic.
-pub const QUEUES: u32 = 2;
-
-/// How many trials one cluster has topics for.
+/// For how many trials one cluster has topics.
 const TOPICS: usize = 4_096;
 
 /// How long a broker may take until messages that it confirmed are in their queues.
@@ -45,11 +44,29 @@ pub struct Broker {
     pub url: String,
     /// Where replies of the broker can be lost, if it was started for that.
     pub proxy: Option<Proxy>,
-    topics: AtomicUsize,
+    /// Whether its consumers are in groups.
+    has_groups: bool,
+    places: AtomicUsize,
     producer: Arc<dyn Sink>,
     consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>,
     _consumer: AbortOnDropHandle<()>,
     client: Option<RocketMqClient>,
+}
+
+/// Where the messages of one trial are.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    /// A name that no other trial has.
+    pub name: String,
+    /// The topic of each plugin; they may have one together.
+    topics: HashMap<&'static str, Topic>,
+}
+
+impl Topics {
+    /// What a plugin consumes.
+    pub fn of(&self, plugin: &str) -> &Topic {
+        self.topics.get(plugin).expect("every plugin has one")
+    }
 }
 
 /// A topic that one trial has for itself.
@@ -58,17 +75,17 @@ pub struct Topic {
     /// Its name.
     pub name: String,
     /// The offset behind the last message of each queue.
-    pub ends: Vec<u64>,
+    ends: Vec<u64>,
 }
 
 impl Broker {
     /// Starts Kafka.
     pub async fn kafka() -> Result<Self> {
         let cluster = Kafka::start().await?;
-        let topics = (0..TOPICS).map(|number| (topic_name(number), topic_name(number)));
+        let topics = (0..TOPICS).map(place);
         let producer = KafkaSink::new(KafkaSinkConfig {
             servers: cluster.servers(),
-            destinations: topics.collect(),
+            destinations: topics.map(|name| (name.clone(), name)).collect(),
         });
         let source = KafkaSource::new(KafkaSourceConfig {
             servers: cluster.servers(),
@@ -79,8 +96,49 @@ impl Broker {
         });
         let url = cluster.url();
         let cluster = Cluster::Kafka(cluster);
-        cluster.create_topic(PUBLISHED, QUEUES).await?;
+        cluster.create_topic(PUBLISHED).await?;
         Ok(Self::of(cluster, url, Arc::new(producer), source))
+    }
+
+    /// Starts RabbitMQ; with a proxy, its hosts come through that.
+    pub async fn rabbitmq(with_proxy: bool) -> Result<Self> {
+        let mut cluster = RabbitMq::start().await?;
+        cluster.watch_backlogs()?;
+        let direct = format!("{}/%2f", cluster.url());
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.port()));
+        let proxy = match with_proxy {
+            true => Some(Proxy::start(SocketAddr::from((PROXY, 0)), server).await?),
+            false => None,
+        };
+        let hosts = proxy.as_ref().map_or(server, Proxy::address);
+        let url = direct.replace(&server.to_string(), &hosts.to_string());
+        let cluster = Cluster::RabbitMq(cluster);
+        let queue = |name: String| {
+            let exchange = String::new();
+            let routing_key = name.clone();
+            let queue = RabbitMqDestination {
+                exchange,
+                routing_key,
+            };
+            (name, queue)
+        };
+        let queues = (0..TOPICS).flat_map(|number| cluster.topics(&place(number)));
+        let direct: RabbitMqUrl = direct.parse()?;
+        let producer = RabbitMqSink::new(RabbitMqSinkConfig {
+            url: direct.clone(),
+            destinations: queues.map(queue).collect(),
+        });
+        let source = RabbitMqSource::new(RabbitMqSourceConfig {
+            url: direct,
+            queues: vec![PUBLISHED.to_owned()],
+            redelivery: None,
+        });
+        cluster.create_topic(PUBLISHED).await?;
+        Ok(Self {
+            proxy,
+            has_groups: false,
+            ..Self::of(cluster, url, Arc::new(producer), source)
+        })
     }
 
     /// Starts RocketMQ.
@@ -100,15 +158,14 @@ impl Broker {
     }
 
     async fn with(cluster: RocketMq, proxy: Option<Proxy>) -> Result<Self> {
-        cluster.create_topic(PUBLISHED, QUEUES).await?;
         let client = RocketMqClient::start()?;
-        let topics = (0..TOPICS).map(|number| (topic_name(number), topic_name(number)));
+        let topics = (0..TOPICS).map(place);
         let producer = RocketMqSink::new(
             &client,
             RocketMqSinkConfig {
                 name_server: cluster.name_server(),
                 producer_group: "orders".to_owned(),
-                destinations: topics.collect(),
+                destinations: topics.map(|name| (name.clone(), name)).collect(),
             },
         );
         let source = RocketMqSource::new(
@@ -122,6 +179,7 @@ impl Broker {
         );
         let url = cluster.url();
         let cluster = Cluster::RocketMq(cluster);
+        cluster.create_topic(PUBLISHED).await?;
         Ok(Self {
             proxy,
             client: Some(client),
@@ -136,7 +194,8 @@ impl Broker {
             url,
             cluster: tokio::sync::Mutex::new(cluster),
             proxy: None,
-            topics: AtomicUsize::new(0),
+            has_groups: true,
+            places: AtomicUsize::new(0),
             producer,
             consumed,
             _consumer: AbortOnDropHandle::new(consumer),
@@ -144,22 +203,35 @@ impl Broker {
         }
     }
 
-    /// Sends messages to a topic of their own: those of a user to one queue, in order.
-    pub async fn send(&self, messages: &[OrderMessage]) -> Result<Topic> {
-        let name = topic_name(self.topics.fetch_add(1, Relaxed));
-        self.cluster
-            .lock()
-            .await
-            .create_topic(&name, QUEUES)
-            .await?;
-        let rows: Vec<_> = messages.iter().map(|message| message.row(&name)).collect();
-        for result in self.producer.publish(&rows).await {
-            result.with_context(|| format!("sending orders to {name}"))?;
+    /// Sends messages to topics of their own: those of a user to one queue, in order.
+    pub async fn send(&self, messages: &[OrderMessage]) -> Result<Topics> {
+        let name = place(self.places.fetch_add(1, Relaxed));
+        let topics = self.cluster.lock().await.topics(&name);
+        let mut sent = HashMap::new();
+        for topic in topics {
+            let ends = self.send_to(&topic, messages).await?;
+            sent.insert(topic, ends);
         }
-        Ok(Topic {
-            ends: self.ends(&name, messages.len() as u64).await?,
+        let cluster = self.cluster.lock().await;
+        let topic = |plugin| {
+            let name = cluster.topic(&name, plugin);
+            let ends = sent[&name].clone();
+            (plugin, Topic { name, ends })
+        };
+        Ok(Topics {
+            topics: PLUGINS.into_iter().map(topic).collect(),
             name,
         })
+    }
+
+    /// Sends messages to a new topic. The answer is where its queues end then.
+    async fn send_to(&self, topic: &str, messages: &[OrderMessage]) -> Result<Vec<u64>> {
+        self.cluster.lock().await.create_topic(topic).await?;
+        let rows: Vec<_> = messages.iter().map(|message| message.row(topic)).collect();
+        for result in self.producer.publish(&rows).await {
+            result.with_context(|| format!("sending orders to {topic}"))?;
+        }
+        self.ends(topic, messages.len() as u64).await
     }
 
     /// The offsets behind the last of so many messages. The broker takes a moment to have them
@@ -167,31 +239,44 @@ impl Broker {
     async fn ends(&self, topic: &str, messages: u64) -> Result<Vec<u64>> {
         let deadline = Instant::now() + INDEXING;
         loop {
-            let cluster = self.cluster.lock().await;
-            let mut ends = Vec::new();
-            for queue in 0..QUEUES {
-                ends.push(cluster.end_of(topic, queue).await?);
+            let ends = self.cluster.lock().await.ends(topic).await;
+            match ends {
+                Ok(ends) if ends.iter().sum::<u64>() == messages => return Ok(ends),
+                _ => ensure!(
+                    Instant::now() < deadline,
+                    "of {messages} messages {topic} has {ends:?}"
+                ),
             }
-            drop(cluster);
-            if ends.iter().sum::<u64>() == messages {
-                return Ok(ends);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "of {messages} messages {topic} has {ends:?}"
-            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// How many messages of a topic a group has not acknowledged.
-    pub async fn behind(&self, topic: &Topic, group: &str) -> u64 {
+    /// A host's configuration to consume these topics, with groups of their own, and to publish
+    /// to consumers.
+    pub fn configuration(&self, Topics { name, .. }: &Topics) -> String {
+        let url = &self.url;
+        let (group_prefix, group) = match self.has_groups {
+            true => (
+                format!("group-prefix = \"{name}\"\n"),
+                format!("?group={name}"),
+            ),
+            false => (String::new(), String::new()),
+        };
+        format!(
+            "\n[source]\nurl = \"{url}\"\n{group_prefix}\n\
+             [destinations.tallied]\nurl = \"{url}/{PUBLISHED}{group}\"\n"
+        )
+    }
+
+    /// How many messages a plugin's hosts have not acknowledged.
+    pub async fn behind(&self, topics: &Topics, plugin: &str) -> u64 {
         let cluster = self.cluster.lock().await;
+        let (group, topic) = (format!("{}-{plugin}", topics.name), topics.of(plugin));
         let mut behind = 0;
-        for (queue, end) in (0..).zip(&topic.ends) {
+        for (queue, &end) in (0..).zip(&topic.ends) {
             // A broker that is down is asked again.
-            let committed = cluster.committed(group, &topic.name, queue).await;
-            behind += end.saturating_sub(committed.ok().flatten().unwrap_or(0));
+            let in_queue = cluster.behind(&group, &topic.name, queue, end).await;
+            behind += in_queue.unwrap_or(end);
         }
         behind
     }
@@ -211,7 +296,8 @@ impl Broker {
     }
 }
 
-fn topic_name(number: usize) -> String {
+/// The name of one trial's topics.
+fn place(number: usize) -> String {
     format!("orders-{number}")
 }
 

@@ -30,11 +30,20 @@ pub enum Route {
     Http,
     /// From a Kafka topic to another.
     Kafka,
+    /// From RabbitMQ queues, one for each plugin, to another.
+    RabbitMq,
+}
+
+impl Route {
+    /// Whether messages come from a broker.
+    pub fn has_broker(self) -> bool {
+        !matches!(self, Self::File | Self::Http)
+    }
 }
 
 impl Configuration {
     /// Every one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::new(StoreKind::Redb, Route::File),
         Self::new(StoreKind::Redis, Route::File),
         Self::new(StoreKind::Mysql, Route::File),
@@ -55,6 +64,10 @@ impl Configuration {
         Self::new(StoreKind::Redis, Route::Kafka),
         Self::new(StoreKind::Mysql, Route::Kafka),
         Self::new(StoreKind::Postgres, Route::Kafka),
+        Self::new(StoreKind::Redb, Route::RabbitMq),
+        Self::new(StoreKind::Redis, Route::RabbitMq),
+        Self::new(StoreKind::Mysql, Route::RabbitMq),
+        Self::new(StoreKind::Postgres, Route::RabbitMq),
     ];
 
     const fn new(store: StoreKind, route: Route) -> Self {
@@ -66,10 +79,20 @@ impl Configuration {
         matches!(self.route, Route::RocketMq | Route::Transactional)
     }
 
-    /// Whether offsets are the same for every host, so that lanes are in order across them, and
-    /// a letter with no more than a position is the same letter.
+    /// Whether so many hosts at a time apply a lane in the order in which it was sent.
+    pub fn applies_in_order(self, hosts: usize) -> bool {
+        match self.route {
+            Route::Http => false,
+            // Each of several hosts has a part of the queue.
+            Route::RabbitMq => hosts == 1,
+            _ => true,
+        }
+    }
+
+    /// Whether offsets are the same for every host, so that a letter with no more than a position
+    /// is the same letter.
     pub fn has_positions(self) -> bool {
-        self.route != Route::Http
+        !matches!(self.route, Route::Http | Route::RabbitMq)
     }
 
     /// Whether what is published keeps the order of lanes.
@@ -115,6 +138,7 @@ impl fmt::Display for Configuration {
             Route::RocketMq => "rocketmq",
             Route::Transactional => "rocketmq-transactional",
             Route::Kafka => "kafka",
+            Route::RabbitMq => "rabbitmq",
         };
         write!(f, "{}/{route}", self.store)
     }

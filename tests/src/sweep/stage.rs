@@ -11,7 +11,7 @@ use semel_core::Admin;
 use tokio::runtime::Handle;
 
 use super::books::{MAX_ATTEMPTS, Orders};
-use super::broker::{Broker, PUBLISHED, Topic};
+use super::broker::{Broker, Topics};
 use super::configuration::{Configuration, Route};
 use super::found::{Found, LANED, PLUGINS, Published};
 use super::surroundings::Surroundings;
@@ -72,7 +72,7 @@ pub enum End {
 /// Where the orders come from.
 enum Feed {
     File,
-    Topic(Topic),
+    Topics(Topics),
     Posted(Poster),
 }
 
@@ -135,10 +135,10 @@ impl<'s> Stage<'s> {
                 let _within = stage.runtime.enter();
                 stage.feed = Feed::Posted(Poster::start(port, orders.series(&PLUGINS))?);
             }
-            Route::RocketMq | Route::Transactional | Route::Kafka => {
+            _ => {
                 let sent = async { stage.broker().await?.send(&orders.messages).await };
-                let topic = stage.runtime.block_on(sent)?;
-                stage.feed = Feed::Topic(topic);
+                let topics = stage.runtime.block_on(sent)?;
+                stage.feed = Feed::Topics(topics);
             }
         }
         stage
@@ -163,12 +163,9 @@ impl<'s> Stage<'s> {
             Feed::Posted(poster) => {
                 file += &format!("\n[source]\nurl = \"{}\"\n", poster.url());
             }
-            Feed::Topic(Topic { name, .. }) => {
-                let url = &self.runtime.block_on(self.broker())?.url;
-                file += &format!(
-                    "\n[source]\nurl = \"{url}\"\ngroup-prefix = \"{name}\"\n\n\
-                     [destinations.tallied]\nurl = \"{url}/{PUBLISHED}?group={name}\"\n"
-                );
+            Feed::Topics(topics) => {
+                let broker = self.runtime.block_on(self.broker())?;
+                file += &broker.configuration(topics);
             }
         }
         if self.configuration.route == Route::Transactional {
@@ -178,7 +175,7 @@ impl<'s> Stage<'s> {
             let topic = match &self.feed {
                 Feed::File => "orders",
                 Feed::Posted(_) => plugin,
-                Feed::Topic(Topic { name, .. }) => name,
+                Feed::Topics(topics) => &topics.of(plugin).name,
             };
             let lanes = match plugin {
                 LANED => "order-by = \"json:/user\"\n",
@@ -211,7 +208,7 @@ impl<'s> Stage<'s> {
         let arguments: &[&str] = match self.configuration.route {
             Route::File => &["run", "--input", INPUT, "--output", output],
             Route::Http => &["run", "--output", output],
-            Route::RocketMq | Route::Transactional | Route::Kafka => &["run"],
+            _ => &["run"],
         };
         self.site.start_program(&program, arguments, |command| {
             command.envs(orders.iter().map(|(name, value)| (name, value)));
@@ -305,12 +302,11 @@ impl<'s> Stage<'s> {
         match &self.feed {
             Feed::File => Ok(u64::MAX),
             Feed::Posted(poster) => Ok(poster.unanswered()),
-            Feed::Topic(topic) => self.runtime.block_on(async {
+            Feed::Topics(topics) => self.runtime.block_on(async {
                 let broker = self.broker().await?;
                 let mut behind = 0;
                 for plugin in PLUGINS {
-                    let group = format!("{}-{plugin}", topic.name);
-                    behind += broker.behind(topic, &group).await;
+                    behind += broker.behind(topics, plugin).await;
                 }
                 Ok(behind)
             }),
@@ -323,7 +319,7 @@ impl<'s> Stage<'s> {
         let rest: &[&str] = match self.feed {
             Feed::File => return Ok(()),
             Feed::Posted(_) => &["run", "--input", NOTHING, "--output", output],
-            Feed::Topic(_) => &["run", "--input", NOTHING],
+            Feed::Topics(_) => &["run", "--input", NOTHING],
         };
         self.site.run(rest, LIMIT)?.succeeded(&rest.join(" "))?;
         Ok(())
@@ -334,7 +330,7 @@ impl<'s> Stage<'s> {
     pub fn found(&self, orders: &Orders, outputs: &[&str], expected: usize) -> Result<Found> {
         let published = match &self.feed {
             Feed::File | Feed::Posted(_) => self.written(outputs)?,
-            Feed::Topic(_) => self.runtime.block_on(self.consumed(expected))?,
+            Feed::Topics(_) => self.runtime.block_on(self.consumed(expected))?,
         };
         let read = async {
             let store: Arc<dyn Admin> = semel_stores::open(&self.audited).await?;
@@ -347,7 +343,7 @@ impl<'s> Stage<'s> {
     pub fn progress(&self, output: &str) -> Result<usize> {
         match &self.feed {
             Feed::File | Feed::Posted(_) => LineCount::new(self.site.path(output)).now(),
-            Feed::Topic(_) => {
+            Feed::Topics(_) => {
                 let broker = self.runtime.block_on(self.broker())?;
                 Ok(broker.published(&self.prefix).len())
             }

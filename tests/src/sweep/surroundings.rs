@@ -15,6 +15,7 @@ pub struct Surroundings {
     stores: StoreServers,
     rocketmq: OnceCell<Broker>,
     kafka: OnceCell<Broker>,
+    rabbitmq: OnceCell<Broker>,
     places: AtomicUsize,
     proxies: bool,
 }
@@ -58,12 +59,17 @@ impl Surroundings {
                 let started = self.kafka.get_or_try_init(Broker::kafka).await;
                 started.context("Kafka does not start")
             }
+            Route::RabbitMq => {
+                let start = || Broker::rabbitmq(self.proxies);
+                let started = self.rabbitmq.get_or_try_init(start).await;
+                started.context("RabbitMQ does not start")
+            }
         }
     }
 
     /// Lets go of clients, before the servers end with this value.
     pub async fn close(&self) {
-        for broker in [&self.rocketmq, &self.kafka] {
+        for broker in [&self.rocketmq, &self.kafka, &self.rabbitmq] {
             if let Some(broker) = broker.get() {
                 broker.close().await;
             }

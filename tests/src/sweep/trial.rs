@@ -182,11 +182,9 @@ impl Acts<'_> {
                 StoreKind::Redb => None,
                 shared => self.surroundings.store(shared).await?.proxy.as_ref(),
             };
-            let broker = match self.trial.configuration.route {
-                Route::File | Route::Http => None,
-                Route::RocketMq | Route::Transactional | Route::Kafka => {
-                    self.broker().await?.proxy.as_ref()
-                }
+            let broker = match self.trial.configuration.route.has_broker() {
+                true => self.broker().await?.proxy.as_ref(),
+                false => None,
             };
             let requests = |proxy: Option<&Proxy>| proxy.map_or(0, Proxy::requests);
             anyhow::Ok((requests(store), requests(broker)))

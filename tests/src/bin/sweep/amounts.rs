@@ -60,6 +60,14 @@ impl Amounts {
                 brokers: 1,
                 ..Self::default()
             },
+            Route::RabbitMq => Self {
+                kills: 36,
+                double_kills: 12,
+                pauses: if_shared(4),
+                broker_replies: 4,
+                brokers: 1,
+                ..Self::default()
+            },
             Route::Transactional => Self {
                 kills: 36,
                 double_kills: 12,

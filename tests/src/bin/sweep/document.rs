@@ -62,6 +62,7 @@ nothing of a key that was not committed, every dead letter, every lane in order.
 
 Settings: redb syncs each commit to the disk; Redis with `appendonly yes` and
 `appendfsync always`; MariaDB and PostgreSQL sync their logs at each commit; RocketMQ with
-asynchronous flush, as it comes. The host commits at most 8 runs at a time and has 24 in flight, so
-that there are many commits to die in.
+asynchronous flush and Kafka without fsync, as they come; RabbitMQ with quorum queues, of which each
+plugin has its own. The host commits at most 8 runs at a time and has 24 in flight, so that there are
+many commits to die in.
 ";
