@@ -41,6 +41,7 @@ mod address;
 mod admin;
 mod answer;
 mod book;
+mod client;
 mod expiry;
 mod mysql;
 mod open;
@@ -93,7 +94,8 @@ impl SqlStore {
     ///
     /// - `prefix=NAME`: what the tables' names begin with, so that several stores may share a
     ///   database; `semel` if not given.
-    /// - `pool=N`: connections at most, 2 to 100; 8 if not given.
+    /// - `pool=N`: connections at most, 2 to 100; 8 if not given. Queries of plugins have as many
+    ///   again.
     /// - `tls=off|prefer|require|verify`: whether the connection is encrypted; `prefer` if not
     ///   given. `verify` also checks the server's certificate and name.
     /// - `ca=FILE`: the certificate authority to check with, in place of the well-known ones.

@@ -5,18 +5,11 @@ mod values;
 use std::str::FromStr;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::TryStreamExt;
-use semel_core::{QueryLimits, SqlRows, SqlValue};
-use sqlx::mysql::{
-    MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode,
-};
-use sqlx::{
-    AssertSqlSafe, Column, ConnectOptions, Decode, Either, MySql, Row, TypeInfo, ValueRef, raw_sql,
-};
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode};
+use sqlx::{ConnectOptions, MySql};
 
 use super::address::{Address, Tls};
-use super::answer::{Cell, Cells, Set};
+use super::client::Client;
 use super::server::statements::refusal_of_client;
 use super::server::{Connection, Connector, Meaning, Purpose, Refusal};
 use super::text::Words;
@@ -75,10 +68,10 @@ const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
 /// Bounds that only one of the two knows, and no detour for long lists of keys.
 const MARIADB_SESSION: &str = "SET SESSION max_statement_time = 8, idle_transaction_timeout = 10, \
     in_predicate_conversion_threshold = 0";
+const MYSQL_SESSION: &str = "SET SESSION max_execution_time = 8000";
+
 /// What a session is told that only answers queries of plugins.
 const READ_ONLY: &str = "SET SESSION TRANSACTION READ ONLY";
-
-const MYSQL_SESSION: &str = "SET SESSION max_execution_time = 8000";
 
 /// Makes connections.
 pub(super) struct Mysql {
@@ -107,19 +100,19 @@ impl Mysql {
 #[async_trait]
 impl Connector for Mysql {
     async fn connect(&self) -> Result<Box<dyn Connection>, sqlx::Error> {
-        let mut connection = self.options.connect().await?;
-        let version = run(&mut connection, format!("{SESSION}; SELECT VERSION()")).await?;
+        let mut client = Client::<MySql>(self.options.connect().await?);
+        let version = client.run(format!("{SESSION}; SELECT VERSION()")).await?;
         let version = version.last().and_then(|set| set.rows.first().cloned());
         let version = version.map(|mut row| row.text().unwrap_or_default());
         let bounds = match version.unwrap_or_default().contains("MariaDB") {
             true => MARIADB_SESSION,
             false => MYSQL_SESSION,
         };
-        run(&mut connection, bounds.to_owned()).await?;
+        client.run(bounds.to_owned()).await?;
         if self.purpose == Purpose::Queries {
-            run(&mut connection, READ_ONLY.to_owned()).await?;
+            client.run(READ_ONLY.to_owned()).await?;
         }
-        Ok(Box::new(connection))
+        Ok(Box::new(client))
     }
 
     fn words(&self) -> &'static Words {
@@ -189,60 +182,6 @@ fn refusal_of(number: u16, message: &str) -> Option<Refusal> {
             Meaning::Help(_) => Some(Refusal::Statement(message.to_owned())),
         },
     }
-}
-
-#[async_trait]
-impl Connection for MySqlConnection {
-    async fn run(&mut self, text: String) -> Result<Vec<Set>, sqlx::Error> {
-        run(self, text).await
-    }
-
-    async fn execute(&mut self, text: &str, parameters: &[SqlValue]) -> Result<u64, sqlx::Error> {
-        values::execute(self, text, parameters).await
-    }
-
-    async fn query(
-        &mut self,
-        text: &str,
-        parameters: &[SqlValue],
-        limits: QueryLimits,
-    ) -> Result<SqlRows, sqlx::Error> {
-        values::query(self, text, parameters, limits).await
-    }
-}
-
-async fn run(connection: &mut MySqlConnection, text: String) -> Result<Vec<Set>, sqlx::Error> {
-    let mut sets = Vec::new();
-    let mut rows = Vec::new();
-    let mut answers = raw_sql(AssertSqlSafe(text)).fetch_many(connection);
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Either::Right(row) => rows.push(cells(&row)?),
-            Either::Left(done) => sets.push(Set {
-                rows: std::mem::take(&mut rows),
-                changed: done.rows_affected(),
-            }),
-        }
-    }
-    Ok(sets)
-}
-
-fn cells(row: &MySqlRow) -> Result<Cells, sqlx::Error> {
-    let mut cells = Vec::with_capacity(row.len());
-    for column in row.columns() {
-        let value = row.try_get_raw(column.ordinal())?;
-        let is_number = value.type_info().name().contains("INT");
-        cells.push(if value.is_null() {
-            Cell::Null
-        } else if is_number {
-            let number = <i64 as Decode<MySql>>::decode(value);
-            Cell::Number(number.map_err(sqlx::Error::Decode)?)
-        } else {
-            let bytes = <Vec<u8> as Decode<MySql>>::decode(value);
-            Cell::Bytes(Bytes::from(bytes.map_err(sqlx::Error::Decode)?))
-        });
-    }
-    Ok(Cells::new(cells))
 }
 
 #[cfg(test)]

@@ -5,17 +5,11 @@ mod values;
 use std::str::FromStr;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::TryStreamExt;
-use semel_core::{QueryLimits, SqlRows, SqlValue};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
-use sqlx::{
-    AssertSqlSafe, Column, ConnectOptions, Decode, Either, Postgres as Pg, Row, TypeInfo, ValueRef,
-    raw_sql,
-};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{ConnectOptions, Postgres as Pg};
 
 use super::address::{Address, Tls};
-use super::answer::{Cell, Cells, Set};
+use super::client::Client;
 use super::server::statements::refusal_of_client;
 use super::server::{Connection, Connector, Meaning, Purpose, Refusal};
 use super::text::Words;
@@ -109,12 +103,12 @@ impl Postgres {
 #[async_trait]
 impl Connector for Postgres {
     async fn connect(&self) -> Result<Box<dyn Connection>, sqlx::Error> {
-        let mut connection = self.options.connect().await?;
-        run(&mut connection, SESSION.to_owned()).await?;
+        let mut client = Client::<Pg>(self.options.connect().await?);
+        client.run(SESSION.to_owned()).await?;
         if self.purpose == Purpose::Queries {
-            run(&mut connection, READ_ONLY.to_owned()).await?;
+            client.run(READ_ONLY.to_owned()).await?;
         }
-        Ok(Box::new(connection))
+        Ok(Box::new(client))
     }
 
     fn words(&self) -> &'static Words {
@@ -180,66 +174,6 @@ fn refusal_of(code: &str, message: &str) -> Option<Refusal> {
             Meaning::Help(_) => Some(Refusal::Statement(message.to_owned())),
         },
     }
-}
-
-#[async_trait]
-impl Connection for PgConnection {
-    async fn run(&mut self, text: String) -> Result<Vec<Set>, sqlx::Error> {
-        run(self, text).await
-    }
-
-    async fn execute(&mut self, text: &str, parameters: &[SqlValue]) -> Result<u64, sqlx::Error> {
-        values::execute(self, text, parameters).await
-    }
-
-    async fn query(
-        &mut self,
-        text: &str,
-        parameters: &[SqlValue],
-        limits: QueryLimits,
-    ) -> Result<SqlRows, sqlx::Error> {
-        values::query(self, text, parameters, limits).await
-    }
-}
-
-async fn run(connection: &mut PgConnection, text: String) -> Result<Vec<Set>, sqlx::Error> {
-    let mut sets = Vec::new();
-    let mut rows = Vec::new();
-    let mut answers = raw_sql(AssertSqlSafe(text)).fetch_many(connection);
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Either::Right(row) => rows.push(cells(&row)?),
-            Either::Left(done) => sets.push(Set {
-                rows: std::mem::take(&mut rows),
-                changed: done.rows_affected(),
-            }),
-        }
-    }
-    Ok(sets)
-}
-
-fn cells(row: &PgRow) -> Result<Cells, sqlx::Error> {
-    let mut cells = Vec::with_capacity(row.len());
-    for column in row.columns() {
-        let value = row.try_get_raw(column.ordinal())?;
-        let kind = value.type_info().into_owned();
-        cells.push(match kind.name() {
-            _ if value.is_null() => Cell::Null,
-            "INT2" | "INT4" | "INT8" => {
-                let number = <i64 as Decode<Pg>>::decode(value);
-                Cell::Number(number.map_err(sqlx::Error::Decode)?)
-            }
-            "BYTEA" => {
-                let bytes = <Vec<u8> as Decode<Pg>>::decode(value);
-                Cell::Bytes(Bytes::from(bytes.map_err(sqlx::Error::Decode)?))
-            }
-            _ => {
-                let bytes = value.as_bytes().map_err(sqlx::Error::Decode)?;
-                Cell::Bytes(Bytes::copy_from_slice(bytes))
-            }
-        });
-    }
-    Ok(Cells::new(cells))
 }
 
 #[cfg(test)]
