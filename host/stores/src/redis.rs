@@ -249,6 +249,11 @@ impl Store for RedisStore {
         if runs.is_empty() {
             return Ok(Vec::new());
         }
+        if runs.iter().any(|run| !run.statements().is_empty()) {
+            return Err(StoreError::failed(
+                "Redis has no tables that statements could change",
+            ));
+        }
         let call = Call::new(&self.keys, runs);
         let answer: Vec<u64> = self
             .client

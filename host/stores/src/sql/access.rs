@@ -78,15 +78,15 @@ impl Access {
     }
 
     fn check(&self, kind: Kind, text: &str, parameters: usize) -> Result<Arc<Checked>, SqlError> {
-        let checked = self.remembered(text).map_or_else(
-            || {
+        let checked = match self.remembered(text) {
+            Some(checked) => checked,
+            None => {
                 let checked = check::check(self.server, &self.grants, text);
                 let checked = Arc::new(checked.map_err(SqlError::Denied)?);
                 self.remember(text, &checked);
-                Ok(checked)
-            },
-            Ok,
-        )?;
+                checked
+            }
+        };
         if checked.kind != kind {
             return Err(SqlError::Denied(match kind {
                 Kind::Query => "`query` takes a SELECT only: `execute` the others".to_owned(),

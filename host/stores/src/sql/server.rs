@@ -4,6 +4,7 @@ pub(super) mod statements;
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -312,11 +313,15 @@ fn failed(words: &Words, error: &sqlx::Error, help: &str) -> StoreError {
     }
 }
 
-fn timed_out() -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::new(
-        std::io::ErrorKind::TimedOut,
-        format!("no answer within {ANSWER_TIMEOUT:?}"),
-    ))
+/// An answer, if it comes in time.
+async fn in_time<T>(answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let answered = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+    answered.unwrap_or_else(|_| {
+        Err(sqlx::Error::Io(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {ANSWER_TIMEOUT:?}"),
+        )))
+    })
 }
 
 /// A connection while it is in use. Unless it is [ended](Self::end), it is closed, and the
@@ -376,13 +381,12 @@ impl Conversation<'_> {
                 self.server.longest
             )));
         }
-        let Some(connection) = &mut self.connection else {
-            return Err(sqlx::Error::PoolClosed);
-        };
-        match tokio::time::timeout(ANSWER_TIMEOUT, connection.run(text)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(timed_out()),
-        }
+        in_time(self.connection()?.run(text)).await
+    }
+
+    /// The connection, unless it failed before.
+    fn connection(&mut self) -> sqlx::Result<&mut Box<dyn Connection>> {
+        self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
     fn failure(&mut self, error: sqlx::Error) -> Failure {

@@ -2,9 +2,8 @@
 
 use semel_core::crash::{CrashPoint, crash_point};
 use semel_core::{AfterMiss, Miss, QueryLimits, SqlRows, SqlValue, Statement};
-use tokio::time::timeout;
 
-use super::{ANSWER_TIMEOUT, Conversation, Failure, Server, timed_out};
+use super::{Conversation, Failure, Server, in_time};
 
 /// What a server said of a statement that it refused, where the transaction can go on without it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,18 +73,13 @@ impl Conversation<'_> {
                 then: AfterMiss::Retry,
             }));
         }
-        let Some(connection) = &mut self.connection else {
-            return Err(self.failure(sqlx::Error::PoolClosed));
-        };
-        let carried_out = connection.execute(text, &statement.parameters);
-        let rows = match timeout(ANSWER_TIMEOUT, carried_out).await {
-            Ok(Ok(rows)) => rows,
-            Ok(Err(error)) => {
+        let rows = match self.change(text, &statement.parameters).await {
+            Ok(rows) => rows,
+            Err(error) => {
                 let mut miss = self.miss(error, statement.on_miss.into())?;
                 miss.reason = format!("`{}`: {}", shown(text), miss.reason);
                 return Ok(Some(miss));
             }
-            Err(_) => return Err(self.failure(timed_out())),
         };
         Ok(match statement.rows {
             Some(expected) if expected != rows => Some(Miss {
@@ -94,6 +88,19 @@ impl Conversation<'_> {
             }),
             _ => None,
         })
+    }
+
+    async fn change(&mut self, text: &str, parameters: &[SqlValue]) -> sqlx::Result<u64> {
+        in_time(self.connection()?.execute(text, parameters)).await
+    }
+
+    async fn query(
+        &mut self,
+        text: &str,
+        parameters: &[SqlValue],
+        limits: QueryLimits,
+    ) -> sqlx::Result<SqlRows> {
+        in_time(self.connection()?.query(text, parameters, limits)).await
     }
 
     /// What an error means for the run, if it is only about that.
@@ -121,18 +128,12 @@ impl Server {
         limits: QueryLimits,
     ) -> Result<SqlRows, QueryFailure> {
         let mut conversation = self.converse().await.map_err(QueryFailure::Server)?;
-        let Some(connection) = &mut conversation.connection else {
-            let closed = conversation.failure(sqlx::Error::PoolClosed);
-            return Err(QueryFailure::Server(closed));
-        };
-        let asked = connection.query(text, parameters, limits);
-        let error = match timeout(ANSWER_TIMEOUT, asked).await {
-            Ok(Ok(rows)) => {
+        let error = match conversation.query(text, parameters, limits).await {
+            Ok(rows) => {
                 conversation.end();
                 return Ok(rows);
             }
-            Ok(Err(error)) => error,
-            Err(_) => timed_out(),
+            Err(error) => error,
         };
         Err(match self.connector.refusal(&error) {
             Some(Refusal::Constraint(reason) | Refusal::Statement(reason)) => {
