@@ -6,6 +6,7 @@ mod doctor;
 mod key;
 mod plugin;
 mod run;
+mod setup;
 mod state;
 mod store;
 

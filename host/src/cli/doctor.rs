@@ -1,13 +1,9 @@
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use semel_brokers::FileName;
 use semel_core::Level;
 
-use super::run::incoming;
-use crate::admin;
-use crate::config::{Config, DEFAULT_FILE, DEFAULT_PLUGINS};
+use super::setup::SetupArgs;
+use crate::config::Config;
 use crate::doctor::{self, Report, Setup};
 use crate::output::{self, Listing, Row};
 
@@ -27,29 +23,8 @@ Examples:
   semel doctor --source kafka://127.0.0.1:9092 --store redis://127.0.0.1:6379
   semel doctor --config semel.toml --json")]
 pub struct DoctorArgs {
-    /// The configuration [default: ./semel.toml, if there is one]
-    #[arg(long, value_name = "FILE", env = "SEMEL_CONFIG")]
-    config: Option<PathBuf>,
-
-    /// Where the plugins are [default: ./plugins]
-    #[arg(long, value_name = "DIR")]
-    plugins: Option<PathBuf>,
-
-    /// The store, as `semel run` takes it [default: redb:./semel-data]
-    #[arg(long, value_name = "URL", env = "SEMEL_STORE", hide_env_values = true)]
-    store: Option<String>,
-
-    /// The JSON Lines file that messages are to come from
-    #[arg(long, value_name = "FILE", conflicts_with = "source")]
-    input: Option<PathBuf>,
-
-    /// The JSON Lines file that everything is to be published to
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-
-    /// The broker that messages are to come from, as `semel run` takes it
-    #[arg(long, value_name = "URL")]
-    source: Option<String>,
+    #[command(flatten)]
+    setup: SetupArgs,
 
     /// Print JSON Lines in place of a table
     #[arg(long)]
@@ -83,7 +58,7 @@ impl Row for Report {
 impl DoctorArgs {
     /// Looks at everything, and prints it.
     pub fn execute(self) -> Result<()> {
-        let reports = match Config::load(self.config.as_deref()) {
+        let reports = match self.setup.load() {
             Ok(config) => {
                 let runtime = tokio::runtime::Builder::new_multi_thread()
                     .enable_all()
@@ -126,17 +101,12 @@ impl DoctorArgs {
     }
 
     fn setup(&self, config: Config) -> Setup {
-        let default = PathBuf::from(DEFAULT_FILE);
-        let plugins = self.plugins.clone().or_else(|| config.plugins_dir.clone());
         Setup {
-            config_file: self
-                .config
-                .clone()
-                .or_else(|| default.exists().then_some(default)),
-            plugins: plugins.unwrap_or_else(|| DEFAULT_PLUGINS.into()),
-            store: admin::store_url(self.store.as_deref(), &config).to_owned(),
-            incoming: incoming(self.input.as_deref(), true, self.source.as_deref(), &config),
-            output: self.output.as_ref().map(FileName::from_argument),
+            config_file: self.setup.config_file(),
+            plugins: self.setup.plugins(&config),
+            store: self.setup.store(&config),
+            incoming: self.setup.incoming(true, &config),
+            output: self.setup.output(),
             config,
         }
     }

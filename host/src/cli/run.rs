@@ -1,5 +1,4 @@
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::{Args, ValueEnum};
@@ -7,9 +6,9 @@ use indicatif::MultiProgress;
 use semel_brokers::FileName;
 
 use super::UsageError;
-use crate::admin;
-use crate::config::{Config, DEFAULT_PLUGINS};
-use crate::host::{self, HostConfig, Incoming};
+use super::setup::SetupArgs;
+use crate::config::Config;
+use crate::host::{self, HostConfig};
 use crate::logging::{self, LogFormat};
 use crate::output;
 
@@ -34,32 +33,8 @@ Examples:
   semel run --source http://127.0.0.1:8080
   semel run --config semel.toml --log-format json")]
 pub struct RunArgs {
-    /// The configuration [default: ./semel.toml, if there is one]
-    #[arg(long, value_name = "FILE", env = "SEMEL_CONFIG")]
-    config: Option<PathBuf>,
-
-    /// Where the plugins are: every `*.wasm` there is one [default: ./plugins]
-    #[arg(long, value_name = "DIR")]
-    plugins: Option<PathBuf>,
-
-    /// The store: `redb:DIRECTORY`, `redis://HOST:PORT`, or `mysql:` or `postgres:` with
-    /// `//USER:PASSWORD@HOST:PORT/DATABASE` [default: redb:./semel-data]
-    #[arg(long, value_name = "URL", env = "SEMEL_STORE", hide_env_values = true)]
-    store: Option<String>,
-
-    /// Handle the messages of a JSON Lines file, or of stdin for `-`, and end
-    #[arg(long, value_name = "FILE", conflicts_with = "source")]
-    input: Option<PathBuf>,
-
-    /// Write what plugins publish to a JSON Lines file, or to stdout for `-`
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-
-    /// Handle the messages of a broker, such as `rocketmq://127.0.0.1:9876`,
-    /// `kafka://127.0.0.1:9092` or `amqp://127.0.0.1:5672`, or what is posted to
-    /// `http://127.0.0.1:8080`
-    #[arg(long, value_name = "URL")]
-    source: Option<String>,
+    #[command(flatten)]
+    setup: SetupArgs,
 
     /// End with the input, also if messages are still parked for another attempt
     #[arg(long, requires = "input")]
@@ -91,7 +66,7 @@ enum SummaryFormat {
 impl RunArgs {
     /// Runs the host to its end.
     pub fn execute(self) -> Result<()> {
-        let config = Config::load(self.config.as_deref())?;
+        let config = self.setup.load()?;
         let bars = MultiProgress::new();
         let format = self.log_format.or(config.logging.format);
         let level = self
@@ -122,58 +97,24 @@ impl RunArgs {
     }
 
     fn host_config(&self, config: &Config) -> Result<HostConfig> {
-        let output = self.output.as_ref().map(FileName::from_argument);
+        let output = self.setup.output();
         if output == Some(FileName::Standard) && self.summary.is_some() {
             return Err(Error::new(UsageError(
                 "--output - and --summary json both want stdout: give --output a file, or leave out --summary (a summary for people is on stderr)",
             )));
         }
-        let wait_for_parked = !self.no_wait;
-        let incoming = incoming(
-            self.input.as_deref(),
-            wait_for_parked,
-            self.source.as_deref(),
-            config,
-        );
-        let Some(incoming) = incoming else {
+        let Some(incoming) = self.setup.incoming(!self.no_wait, config) else {
             return Err(Error::new(UsageError(
                 "there is nothing to take messages from: give --input FILE or --source URL, or set `url` under [source] in semel.toml",
             )));
         };
-        let plugins = self.plugins.clone().or_else(|| config.plugins_dir.clone());
         Ok(HostConfig {
-            plugins: plugins.unwrap_or_else(|| DEFAULT_PLUGINS.into()),
-            store: admin::store_url(self.store.as_deref(), config).to_owned(),
+            plugins: self.setup.plugins(config),
+            store: self.setup.store(config),
             incoming,
             output,
             concurrency: self.concurrency,
             relay: config.outbox.relay(),
         })
     }
-}
-
-/// Where messages come from: the command line's file or URL, else the configuration's.
-pub(super) fn incoming(
-    input: Option<&Path>,
-    wait_for_parked: bool,
-    source: Option<&str>,
-    config: &Config,
-) -> Option<Incoming> {
-    if let Some(file) = input {
-        let file = FileName::from_argument(file);
-        return Some(Incoming::Input {
-            file,
-            wait_for_parked,
-        });
-    }
-    let configured = config.source.as_ref();
-    Some(Incoming::Broker {
-        url: source
-            .or_else(|| configured.map(|source| source.url.as_str()))?
-            .to_owned(),
-        group_prefix: configured.and_then(|source| source.group_prefix.clone()),
-        redelivery: configured
-            .and_then(|source| source.redelivery)
-            .map(|span| span.0),
-    })
 }
