@@ -15,11 +15,11 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 pub use self::configuration::explain;
-pub use self::plugins::InspectedPlugin;
 
 use self::places::Places;
 use crate::brokers::Brokers;
 use crate::config::Config;
+use crate::declared::DeclaredPlugin;
 use crate::host::Incoming;
 
 /// How long a server may take for everything that is asked of it.
@@ -96,7 +96,7 @@ fn together(reports: Vec<Report>) -> Vec<Report> {
     parts.into_iter().flat_map(|(_, same)| same).collect()
 }
 
-async fn examine_store(url: &str, plugins: &[InspectedPlugin]) -> Vec<Finding> {
+async fn examine_store(url: &str, plugins: &[DeclaredPlugin]) -> Vec<Finding> {
     let names: Vec<PluginName> = plugins.iter().map(|plugin| plugin.name.clone()).collect();
     let examined = timeout(PATIENCE, semel_stores::examine(url, &names)).await;
     examined.unwrap_or_else(|_| vec![silence("server")])

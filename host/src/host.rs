@@ -94,8 +94,9 @@ async fn run_with(
         .into_iter()
         .map(|plugin| ReadyPlugin::new(plugin, config, &*store, outlet.names(), host.concurrency))
         .collect::<Result<Vec<_>>>()?;
-    let opened = sources::open(&host.incoming, config.source.as_ref(), &plugins, brokers).await?;
-    retention::check(&plugins, &opened.sources)?;
+    let declared: Vec<_> = plugins.iter().map(|it| it.declared.clone()).collect();
+    let opened = sources::open(&host.incoming, config.source.as_ref(), &declared, brokers).await?;
+    retention::check(&declared, &opened.sources)?;
 
     // A host that died may have left half messages, so brokers are answered first.
     let durable: Arc<dyn Store> = Arc::clone(&store) as _;
@@ -183,15 +184,16 @@ impl Running {
         let mut engines = Vec::new();
         for (plugin, source) in plugins.into_iter().zip(&opened.sources) {
             let stats = Arc::new(Stats::default());
-            engines.push((plugin.name.clone(), Arc::clone(&stats)));
-            let name = plugin.name.clone();
+            let declared = plugin.declared;
+            let name = declared.name.clone();
+            engines.push((name.clone(), Arc::clone(&stats)));
             let config = EngineConfig {
-                plugin: plugin.name,
-                key: plugin.key,
-                order_by: plugin.order_by,
-                versioning: plugin.versioning,
+                plugin: declared.name,
+                key: declared.key,
+                order_by: declared.order_by,
+                versioning: declared.versioning,
                 grants: plugin.grants,
-                retention: plugin.retention,
+                retention: declared.retention,
                 retry: plugin.retry,
                 flow: plugin.flow,
                 wait_for_parked,

@@ -8,12 +8,11 @@ use semel_brokers::{
     HttpDestination, HttpMethod, HttpServer, HttpSink, HttpSourceConfig, HttpSubscription, HttpTls,
     InFlight, ResponseSink,
 };
-use semel_core::{Finding, KeyExpression, Sink, Source, Versioning};
+use semel_core::{Finding, Sink, Source};
 
 use crate::config::{HttpDestinationOptions, HttpSourceOptions, InFlightOption, MethodOption};
+use crate::declared::DeclaredPlugin;
 use crate::destinations::Router;
-use crate::doctor::InspectedPlugin;
-use crate::plugins::ReadyPlugin;
 
 /// Listens at `url`, with a source for each plugin. `redelivery` is for how long clients send a
 /// request again, where the operator says so.
@@ -21,22 +20,13 @@ pub async fn sources(
     url: &str,
     options: &HttpSourceOptions,
     redelivery: Option<Duration>,
-    plugins: &[ReadyPlugin],
+    plugins: &[DeclaredPlugin],
 ) -> Result<Vec<Arc<dyn Source>>> {
     let config = HttpSourceConfig {
         redelivery: redelivery.unwrap_or_default(),
         ..source_config(url, options)?
     };
-    let subscriptions: Vec<_> = plugins
-        .iter()
-        .map(|plugin| HttpSubscription {
-            plugin: plugin.name.to_string(),
-            topics: plugin.topics.clone(),
-            key: plugin.key.clone(),
-            others: others(plugin.order_by.as_ref(), plugin.versioning.as_ref()),
-        })
-        .collect();
-    let server = HttpServer::bind(&config, &subscriptions).await?;
+    let server = HttpServer::bind(&config, &subscriptions(plugins)).await?;
     tracing::info!(address = %server.address(), "listening");
     let sources = server.into_sources().into_iter();
     Ok(sources
@@ -44,32 +34,26 @@ pub async fn sources(
         .collect())
 }
 
-/// What a plugin reads of messages beside its key.
-fn others(order_by: Option<&KeyExpression>, versioning: Option<&Versioning>) -> Vec<KeyExpression> {
-    let versions = versioning.map(|versioning| [&versioning.version, &versioning.entity]);
-    let versions = versions.into_iter().flatten();
-    order_by.into_iter().chain(versions).cloned().collect()
-}
-
 /// Looks at a configuration, and at whether the port is free, without serving anybody. Also for
 /// how long a client's one-time token may be sent again.
 pub async fn examine(
     url: &str,
     options: &HttpSourceOptions,
-    plugins: &[InspectedPlugin],
+    plugins: &[DeclaredPlugin],
 ) -> Result<(Vec<Finding>, Duration)> {
     let config = source_config(url, options)?;
-    let subscriptions: Vec<_> = plugins
-        .iter()
-        .map(|plugin| HttpSubscription {
-            plugin: plugin.name.to_string(),
-            topics: plugin.topics.clone(),
-            key: plugin.key.clone(),
-            others: others(plugin.order_by.as_ref(), plugin.versioning.as_ref()),
-        })
-        .collect();
-    let findings = HttpServer::examine(&config, &subscriptions).await;
+    let findings = HttpServer::examine(&config, &subscriptions(plugins)).await;
     Ok((findings, config.token_lifetime))
+}
+
+fn subscriptions(plugins: &[DeclaredPlugin]) -> Vec<HttpSubscription> {
+    let plugins = plugins.iter().map(|plugin| HttpSubscription {
+        plugin: plugin.name.to_string(),
+        topics: plugin.topics.clone(),
+        key: plugin.key.clone(),
+        others: plugin.other_expressions(),
+    });
+    plugins.collect()
 }
 
 fn source_config(url: &str, options: &HttpSourceOptions) -> Result<HttpSourceConfig> {

@@ -6,6 +6,7 @@ mod admin;
 mod brokers;
 mod cli;
 mod config;
+mod declared;
 mod destinations;
 mod doctor;
 mod host;

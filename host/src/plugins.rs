@@ -4,37 +4,21 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use semel_core::{
-    FlowLimits, Grants, KeyExpression, Limits, Manifest, PluginName, QueryLimits, RetryPolicy,
-    Store, Versioning,
-};
+use semel_core::{FlowLimits, Grants, Limits, Manifest, QueryLimits, RetryPolicy, Store};
 use semel_sandbox::{
     LoadedPlugin, Overrides, Plugin, PluginOverride, RunLimits, Sandbox, SandboxConfig,
 };
 
 use crate::config::{Config, EngineConfig, LimitsConfig, PluginConfig, RetryConfig, duration_text};
+use crate::declared::DeclaredPlugin;
 use crate::destinations::granted;
-use crate::retention;
 
 /// A plugin that is ready to be given messages.
 pub struct ReadyPlugin {
-    /// Its name.
-    pub name: PluginName,
-    /// What it subscribes to.
-    pub topics: Vec<String>,
-    /// Where the business key stands.
-    pub key: KeyExpression,
-    /// Where the lane stands.
-    pub order_by: Option<KeyExpression>,
-    /// How its messages are numbered, if they are.
-    pub versioning: Option<Versioning>,
-    /// How long its done records live.
-    pub retention: Duration,
-    /// Whether that may be too short for its source.
-    pub allow_short_retention: bool,
+    /// What it says of itself.
+    pub declared: DeclaredPlugin,
     /// What it may do.
     pub grants: Arc<Grants>,
     /// What becomes of its failures.
@@ -131,9 +115,9 @@ impl ReadyPlugin {
         mapped: Option<&HashSet<Arc<str>>>,
         concurrency: Option<NonZeroUsize>,
     ) -> Result<Self> {
-        let name = PluginName::new(plugin.name());
+        let name = plugin.name();
         let defaults = PluginConfig::default();
-        let configured = config.plugin(plugin.name()).unwrap_or(&defaults);
+        let configured = config.plugin(name).unwrap_or(&defaults);
         let destinations =
             granted(mapped, configured.destinations.as_deref()).map_err(|missing| {
                 anyhow!(
@@ -145,7 +129,7 @@ impl ReadyPlugin {
             .transpose()
             .map_err(|error| anyhow!("[plugins.{name}.sql] can't be granted: {error}"))?;
         let grants = Grants {
-            namespace: config.namespace(plugin.name()).into(),
+            namespace: config.namespace(name).into(),
             destinations,
             sql,
             config: configured.config.0.clone(),
@@ -155,37 +139,30 @@ impl ReadyPlugin {
         if let Some(concurrency) = concurrency.or(configured.concurrency) {
             flow.concurrency = concurrency.get();
         }
-        let manifest = &plugin.manifest;
-        let ready = Self {
-            topics: manifest.topics.clone().unwrap_or_default(),
-            key: manifest.key.clone().unwrap_or_else(KeyExpression::id),
-            order_by: manifest.order_by.clone(),
-            versioning: manifest.versioning()?,
-            retention: retention::of(manifest),
-            allow_short_retention: configured.allow_short_retention,
+        let declared = DeclaredPlugin::new(name, &plugin.manifest, config)?;
+        announce(&declared, &plugin.manifest);
+        Ok(Self {
+            declared,
             grants: Arc::new(grants),
             retry: configured.retry.policy(),
             flow,
             runner: Arc::clone(&plugin.runner),
-            name,
-        };
-        ready.announce(manifest);
-        Ok(ready)
+        })
     }
+}
 
-    fn announce(&self, manifest: &Manifest) {
-        tracing::info!(
-            plugin = %self.name,
-            plugin_version = manifest.plugin_version.as_deref().unwrap_or("-"),
-            topics = self.topics.join(","),
-            key = %self.key,
-            order_by = self.order_by.as_ref().map(tracing::field::display),
-            version = manifest.version.as_ref().map(tracing::field::display),
-            entity = manifest.entity.as_ref().map(tracing::field::display),
-            retention = duration_text(self.retention),
-            "loaded"
-        );
-    }
+fn announce(plugin: &DeclaredPlugin, manifest: &Manifest) {
+    tracing::info!(
+        plugin = %plugin.name,
+        plugin_version = manifest.plugin_version.as_deref().unwrap_or("-"),
+        topics = plugin.topics.join(","),
+        key = %plugin.key,
+        order_by = plugin.order_by.as_ref().map(tracing::field::display),
+        version = manifest.version.as_ref().map(tracing::field::display),
+        entity = manifest.entity.as_ref().map(tracing::field::display),
+        retention = duration_text(plugin.retention),
+        "loaded"
+    );
 }
 
 impl LimitsConfig {

@@ -9,7 +9,8 @@ use anyhow::{Result, bail};
 use semel_core::{Finding, Level, Manifest, PluginName, Source, parse_duration};
 
 use crate::config::{Config, DEFAULT_PLUGINS, duration_text};
-use crate::plugins::{self, ReadyPlugin};
+use crate::declared::DeclaredPlugin;
+use crate::plugins;
 
 /// How long a done record lives where neither plugin nor operator says.
 const DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -22,7 +23,7 @@ pub fn of(manifest: &Manifest) -> Duration {
 }
 
 /// Refuses plugins that would forget messages which their sources may still deliver again.
-pub fn check(plugins: &[ReadyPlugin], sources: &[Arc<dyn Source>]) -> Result<()> {
+pub fn check(plugins: &[DeclaredPlugin], sources: &[Arc<dyn Source>]) -> Result<()> {
     plugins
         .iter()
         .zip(sources)

@@ -9,10 +9,10 @@ use semel_core::{Finding, PluginName, Source};
 
 use crate::brokers::{Brokers, is_amqp, is_http};
 use crate::config::SourceConfig;
+use crate::declared::DeclaredPlugin;
 use crate::host::Incoming;
 #[cfg(feature = "http")]
 use crate::http;
-use crate::plugins::ReadyPlugin;
 
 /// Sources that are ready to be read.
 pub struct Opened {
@@ -26,7 +26,7 @@ pub struct Opened {
 pub async fn open(
     incoming: &Incoming,
     configured: Option<&SourceConfig>,
-    plugins: &[ReadyPlugin],
+    plugins: &[DeclaredPlugin],
     brokers: &Brokers,
 ) -> Result<Opened> {
     if let Some(source) = configured {
@@ -112,7 +112,7 @@ pub fn check_queues<'p>(
     Ok(())
 }
 
-fn warn_of_ids(plugins: &[ReadyPlugin]) {
+fn warn_of_ids(plugins: &[DeclaredPlugin]) {
     for plugin in plugins.iter().filter(|plugin| plugin.key.is_id()) {
         tracing::warn!(plugin = %plugin.name, "{}", key_is_id());
     }
@@ -127,7 +127,7 @@ pub fn key_is_id() -> Finding {
     .advise("give it a key such as `json:/order_id`")
 }
 
-fn input(file: &FileName, plugins: &[ReadyPlugin]) -> Result<Opened> {
+fn input(file: &FileName, plugins: &[DeclaredPlugin]) -> Result<Opened> {
     warn_of_ids(plugins);
     let subscriptions = plugins.iter().map(|plugin| plugin.topics.clone());
     let (sources, progress) = FileSource::open(file, subscriptions.collect())?;

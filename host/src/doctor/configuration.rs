@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use semel_core::Finding;
 
-use super::{InspectedPlugin, Setup};
+use super::Setup;
+use crate::declared::DeclaredPlugin;
 use crate::destinations::granted;
 use crate::sources;
 
@@ -15,7 +16,7 @@ pub fn explain(error: &anyhow::Error) -> Finding {
         .advise("put it right first: nothing else was checked, as the rest depends on it")
 }
 
-pub fn examine(setup: &Setup, plugins: &[InspectedPlugin]) -> Vec<Finding> {
+pub fn examine(setup: &Setup, plugins: &[DeclaredPlugin]) -> Vec<Finding> {
     let config = &setup.config;
     let mut findings = vec![match &setup.config_file {
         Some(file) => Finding::good("semel.toml", format!("{} can be used", file.display())),

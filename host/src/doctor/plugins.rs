@@ -1,36 +1,18 @@
 //! Plugins, as far as their files tell.
 
 use std::path::Path;
-use std::time::Duration;
 
-use semel_core::{Finding, KeyExpression, Manifest, PluginName, Versioning};
+use semel_core::{Finding, Manifest};
 
 use super::{Report, Setup, part};
+use crate::declared::DeclaredPlugin;
 use crate::host::Incoming;
 use crate::{brokers, plugins, retention, sources};
 
-/// A plugin that would be loaded.
-pub struct InspectedPlugin {
-    /// Its name.
-    pub name: PluginName,
-    /// What it subscribes to.
-    pub topics: Vec<String>,
-    /// Where the business key stands.
-    pub key: KeyExpression,
-    /// Where the lane stands.
-    pub order_by: Option<KeyExpression>,
-    /// How its messages are numbered, if they are.
-    pub versioning: Option<Versioning>,
-    /// How long its done records live.
-    pub retention: Duration,
-    /// Whether that may be too short for its source.
-    pub allow_short_retention: bool,
-}
-
 /// Looks into the files of the directory.
-pub(super) fn inspect(setup: &Setup) -> (Vec<InspectedPlugin>, Vec<Report>) {
+pub(super) fn inspect(setup: &Setup) -> (Vec<DeclaredPlugin>, Vec<Report>) {
     let directory = &setup.plugins;
-    let mut inspected: Vec<InspectedPlugin> = Vec::new();
+    let mut inspected: Vec<DeclaredPlugin> = Vec::new();
     let mut reports = Vec::new();
     let overrides = plugins::overrides(&setup.config);
     for file in retention::files(directory) {
@@ -47,7 +29,12 @@ pub(super) fn inspect(setup: &Setup) -> (Vec<InspectedPlugin>, Vec<Report>) {
                 (None, manifest) => Ok(manifest.unwrap_or_default()),
             },
         };
-        let plugin = match manifest.and_then(|manifest| of(&manifest, setup)) {
+        let declared = |manifest: Manifest| {
+            let name = manifest.name.as_deref().unwrap_or_default();
+            let declared = DeclaredPlugin::new(name, &manifest, &setup.config);
+            declared.map_err(|error| error.to_string())
+        };
+        let plugin = match manifest.and_then(declared) {
             Ok(plugin) => plugin,
             Err(reason) => {
                 reports.extend(part("plugins", [refused(reason)]));
@@ -71,21 +58,7 @@ pub(super) fn inspect(setup: &Setup) -> (Vec<InspectedPlugin>, Vec<Report>) {
     (inspected, reports)
 }
 
-fn of(manifest: &Manifest, setup: &Setup) -> Result<InspectedPlugin, String> {
-    let name = manifest.name.as_deref().unwrap_or_default();
-    let configured = setup.config.plugin(name);
-    Ok(InspectedPlugin {
-        name: PluginName::new(name),
-        topics: manifest.topics.clone().unwrap_or_default(),
-        key: manifest.key.clone().unwrap_or_else(KeyExpression::id),
-        order_by: manifest.order_by.clone(),
-        versioning: manifest.versioning().map_err(|error| error.to_string())?,
-        retention: retention::of(manifest),
-        allow_short_retention: configured.is_some_and(|plugin| plugin.allow_short_retention),
-    })
-}
-
-fn judged(setup: &Setup, file: &str, plugin: &InspectedPlugin) -> Vec<Finding> {
+fn judged(setup: &Setup, file: &str, plugin: &DeclaredPlugin) -> Vec<Finding> {
     let topics = plugin.topics.join(", ");
     let loads = format!("its contract and imports are in order; it handles {topics}");
     let http =

@@ -8,8 +8,9 @@ use semel_brokers::{Survey, examine_input};
 use semel_core::Finding;
 
 use super::places::Places;
-use super::{InspectedPlugin, Report, Setup, part};
+use super::{Report, Setup, part};
 use crate::brokers::{Brokers, is_amqp, is_http};
+use crate::declared::DeclaredPlugin;
 use crate::host::Incoming;
 #[cfg(feature = "http")]
 use crate::http;
@@ -18,7 +19,7 @@ use crate::{retention, sources};
 /// Looks at the source, and compares the plugins' retention with it.
 pub(super) async fn examine(
     setup: &Setup,
-    plugins: &[InspectedPlugin],
+    plugins: &[DeclaredPlugin],
     brokers: &Brokers,
 ) -> Vec<Report> {
     let (url, group_prefix, redelivery) = match &setup.incoming {
@@ -69,7 +70,7 @@ struct Looked {
 
 /// The broker's word counts where it keeps messages for longer than a host assumes.
 fn compared(
-    plugin: &InspectedPlugin,
+    plugin: &DeclaredPlugin,
     assumed: Duration,
     kept: &BTreeMap<String, Duration>,
 ) -> Finding {
@@ -90,7 +91,7 @@ struct Broker<'a> {
 }
 
 impl Broker<'_> {
-    async fn examine(&self, plugins: &[InspectedPlugin], brokers: &Brokers) -> Result<Looked> {
+    async fn examine(&self, plugins: &[DeclaredPlugin], brokers: &Brokers) -> Result<Looked> {
         if is_amqp(self.url) {
             sources::check_queues(plugins.iter().map(|plugin| (&plugin.name, &plugin.topics)))?;
         }
@@ -119,7 +120,7 @@ async fn examine_http(
     setup: &Setup,
     url: &str,
     redelivery: Option<Duration>,
-    plugins: &[InspectedPlugin],
+    plugins: &[DeclaredPlugin],
 ) -> Result<Looked> {
     let configured = setup.config.source.as_ref();
     let options = configured.and_then(|source| source.http.clone());
@@ -138,7 +139,7 @@ async fn examine_http(
     _: &Setup,
     _: &str,
     _: Option<Duration>,
-    _: &[InspectedPlugin],
+    _: &[DeclaredPlugin],
 ) -> Result<Looked> {
     anyhow::bail!("this host was built without HTTP")
 }
