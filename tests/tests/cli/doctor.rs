@@ -23,6 +23,15 @@ struct Told {
     reports: Vec<Value>,
 }
 
+/// Has the plugin consume a topic and publish to a destination, with more settings of that.
+fn configure(site: &Site, topic: &str, destination: &str, settings: &str) -> Result<()> {
+    let text = format!(
+        "[plugins.points]\ntopics = [\"{topic}\"]\n\
+         [destinations.points-granted]\nurl = \"{destination}\"\n{settings}"
+    );
+    site.write("semel.toml", text)
+}
+
 /// Runs it with these words.
 fn doctor(site: &Site, words: &[&str]) -> Result<Told> {
     let arguments = [&["doctor", "--json"], words].concat();
@@ -210,12 +219,8 @@ async fn kafka_and_redis_are_looked_at() -> Result<()> {
     kafka.create_topic_with("doctor-month", 1, &month).await?;
     let site = site(&[])?;
     let configured = |topic: &str, destination: &str| {
-        let to = kafka.url();
-        let text = format!(
-            "[plugins.points]\ntopics = [\"{topic}\"]\n\
-             [destinations.points-granted]\nurl = \"{to}/{destination}\"\n"
-        );
-        site.write("semel.toml", text)
+        let to = format!("{}/{destination}", kafka.url());
+        configure(&site, topic, &to, "")
     };
     configured("doctor-orders", "doctor-orders")?;
     let (store, source) = (redis.url(), kafka.url());
@@ -371,12 +376,8 @@ async fn rabbitmq_is_looked_at() -> Result<()> {
     server.declare_queue("doctor-orders").await?;
     let site = site(&[])?;
     let configured = |queue: &str, destination: &str| {
-        let text = format!(
-            "[plugins.points]\ntopics = [\"{queue}\"]\n\
-             [destinations.points-granted]\nurl = \"{}/{destination}\"\n",
-            server.url()
-        );
-        site.write("semel.toml", text)
+        let to = format!("{}/{destination}", server.url());
+        configure(&site, queue, &to, "")
     };
     configured("doctor-orders", "%2F/doctor-orders")?;
     let source = server.url();
@@ -415,12 +416,8 @@ async fn rocketmq_is_looked_at() -> Result<()> {
     server.create_topic("doctor-orders", 4).await?;
     let site = site(&[])?;
     let configured = |topic: &str, destination: &str| {
-        let text = format!(
-            "[plugins.points]\ntopics = [\"{topic}\"]\n[destinations.points-granted]\n\
-             url = \"{}/{destination}\"\ndelivery = \"transactional\"\n",
-            server.url()
-        );
-        site.write("semel.toml", text)
+        let to = format!("{}/{destination}", server.url());
+        configure(&site, topic, &to, "delivery = \"transactional\"\n")
     };
     configured("doctor-orders", "doctor-orders")?;
     let source = server.url();
