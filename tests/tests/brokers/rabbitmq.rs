@@ -327,14 +327,36 @@ async fn a_missing_queue_is_said_and_declared_if_it_may_be() -> Result<()> {
     source.receive(1).await?;
     source.close().await;
 
-    // Of single active consumers, the second one waits.
-    queue.send(&rows_in_lanes(10, 1)).await?;
-    let (first, second) = (queue.source(), queue.source());
-    let received = receive_at_least(&first, 10).await?;
-    assert!(receive_the_rest(&second).await?.is_empty());
-    first.acknowledge(&last_positions(&received)).await?;
-    first.close().await;
-    second.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_declared_queue_gives_the_next_host_what_one_left() -> Result<()> {
+    for (parameters, is_shared) in [("?declare=quorum", true), ("?declare=quorum-single", false)] {
+        let queue = Queue::named(RabbitMq::shared().await?);
+        let first = queue.source_with(parameters);
+        first.receive(1).await?;
+        let rows = rows_in_lanes(10, 1);
+        queue.send(&rows).await?;
+        let received = receive_at_least(&first, 10).await?;
+        let second = queue.source();
+        assert!(receive_the_rest(&second).await?.is_empty());
+        first.acknowledge(&[received[3].position.clone()]).await?;
+        first.close().await;
+        let taken = receive_at_least(&second, 6).await?;
+        let ids: Vec<&str> = taken.iter().map(|it| &*message(it).id).collect();
+        let left = rows[4..].iter().map(|row| row.message_id.as_str());
+        assert_eq!(ids, Vec::from_iter(left));
+
+        // While both are there, a single active consumer has all.
+        let third = queue.source();
+        assert!(receive_the_rest(&third).await?.is_empty());
+        queue.send(&rows_in_lanes(20, 1)).await?;
+        let both = receive_the_rest(&third).await?.len();
+        assert_eq!(both > 0, is_shared, "{both} of 20");
+        second.close().await;
+        third.close().await;
+    }
     Ok(())
 }
 

@@ -3,9 +3,14 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
-use super::errors::{is_missing, is_refusal};
+use super::errors::is_missing;
 use super::link::{EXCHANGE, channel};
 use crate::causes::describe;
+
+/// How often a message may be delivered. RabbitMQ 4 drops it after 20 times unless told
+/// otherwise. To that version, -1 means that there is no limit; to older ones, which have none
+/// unless told, it means to drop whatever is delivered again.
+const NO_LIMIT: i32 = i32::MAX;
 
 /// What a queue that is missing is declared as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,17 +44,10 @@ pub(super) async fn open(
             describe(&missing)
         ));
     };
-    // RabbitMQ 4 drops what was delivered 20 times unless told not to. Older versions have no
-    // limit, and no word for that.
-    let mut refused = missing;
-    for limit in [Some(-1), None] {
-        match attempt(connection, &name, durable(), arguments(kind, limit)).await? {
-            Ok(channel) => return Ok(channel),
-            Err(error) if is_refusal(&error) => refused = error,
-            Err(error) => return Err(format!("queue `{queue}`: {}", describe(&error))),
-        }
+    match attempt(connection, &name, durable(), arguments(kind)).await? {
+        Ok(channel) => Ok(channel),
+        Err(error) => Err(format!("queue `{queue}`: {}", describe(&error))),
     }
-    Err(format!("queue `{queue}`: {}", describe(&refused)))
 }
 
 /// Declares on a channel of its own, which an error ends.
@@ -75,7 +73,7 @@ fn durable() -> QueueDeclareOptions {
     }
 }
 
-fn arguments(kind: RabbitMqQueueKind, delivery_limit: Option<i32>) -> FieldTable {
+fn arguments(kind: RabbitMqQueueKind) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert(
         "x-queue-type".into(),
@@ -84,8 +82,6 @@ fn arguments(kind: RabbitMqQueueKind, delivery_limit: Option<i32>) -> FieldTable
     if kind == RabbitMqQueueKind::QuorumSingle {
         arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     }
-    if let Some(limit) = delivery_limit {
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
-    }
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(NO_LIMIT));
     arguments
 }

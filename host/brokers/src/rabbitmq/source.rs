@@ -250,7 +250,7 @@ fn tagged(
 fn warn_of_limit(queue: &str, count: u64) {
     tracing::warn!(
         queue,
-        "a message was delivered {count} times before, as when a host dies while it holds it: a quorum queue with a `delivery-limit` (20 by default as of RabbitMQ 4) drops it when that is reached. Set the limit to -1"
+        "a message was delivered {count} times before, as when a host dies while it holds it: a quorum queue with a `delivery-limit` (20 by default as of RabbitMQ 4) drops it when that is reached. Take the limit off: with -1 on RabbitMQ 4, and on older versions by setting none"
     );
 }
 

@@ -81,7 +81,9 @@ pub async fn examine_rabbitmq(
             )
             .advise(format!(
                 "type `rabbitmqctl list_queues --vhost {} name type durable arguments policy`: \
-                 durable quorum queues with `x-delivery-limit` -1 lose nothing",
+                 durable quorum queues lose nothing that have no limit on deliveries, which is \
+                 -1 on RabbitMQ 4 and none set on older versions (where -1 drops whatever is \
+                 delivered again)",
                 url.vhost
             )),
         );
