@@ -38,10 +38,11 @@ A crash point stands before and after everything that a host does and others can
 `semel-under-test --list-crash-points` lists them. A trial gives the real host a few orders, of
 which some are duplicates, some bear the key of another, have no key, are rejected, or fail once
 or for good. Two plugins handle each of them: one in any order, one in lanes; on databases they also
-insert a row into a table beside the store's. On the way a fault strikes. Then the host is started again, runs to its end, and everything that is found in the
-store and at consumers is compared with books that were kept outside of the system: every effect
-exactly once, every outgoing message exactly once after copies with the same id are dropped,
-nothing of a key that was not committed, every dead letter, every lane in order.
+insert a row into a table beside the store's. On the way a fault strikes. Then the host is started
+again, runs to its end, and everything that is found in the store and at consumers is compared with
+books that were kept outside of the system: every effect exactly once, every outgoing message exactly
+once after copies with the same id are dropped, nothing of a key that was not committed, every dead
+letter, every lane in order.
 
 | fault | what happens |
 |---|---|
