@@ -395,7 +395,7 @@ impl Engine {
     fn rechecked(&mut self, lane: Option<Place>, findings: Vec<Finding>) {
         for finding in findings {
             match finding {
-                Finding::Run(job) if self.queue.has(&job.record) => self.queue.enqueue(job),
+                Finding::Run(job) if job.leads => self.queue.enqueue(job),
                 Finding::Run(job) => self.queue.admit(job),
                 Finding::Recorded(job, disposition) => {
                     self.note(&job, || disposition);
@@ -411,7 +411,7 @@ impl Engine {
     /// A message's record is durable. Those of the same key and payload that arrived meanwhile
     /// are duplicates, if it is known what became of it; else the store is asked.
     fn record(&mut self, job: Job, disposition: Option<Disposition>) {
-        let followers = self.queue.finish(&job.record);
+        let followers = self.queue.finish(&job);
         self.waits_no_longer(&job);
         if job.origin == Origin::Parked {
             // Its successors in the lane may be free now.

@@ -177,6 +177,7 @@ impl Intake {
             lane,
             attempt: 0,
             misses: 0,
+            leads: false,
             origin: Origin::Source,
             expected: Expected::Absent,
             bucket: 0,

@@ -29,6 +29,8 @@ pub(super) struct Job {
     pub(super) attempt: u32,
     /// Times that a statement missed since the last attempt began.
     pub(super) misses: u32,
+    /// Whether others of its record wait for what becomes of it.
+    pub(super) leads: bool,
     /// Where it came from; only what the source delivered is acknowledged.
     pub(super) origin: Origin,
     /// The check's answer.
@@ -82,6 +84,7 @@ impl Job {
             lane: row.lane,
             attempt: row.attempt,
             misses: 0,
+            leads: false,
             origin: Origin::Parked,
             expected: Expected::Parked(row.version),
             bucket: 0,

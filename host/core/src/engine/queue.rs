@@ -57,19 +57,20 @@ impl Queue {
     }
 
     /// A message arrives. If one of its record is on its way, it waits for what becomes of it.
-    pub(super) fn admit(&mut self, job: Job) {
+    pub(super) fn admit(&mut self, mut job: Job) {
         match self.leaders.get_mut(&job.record) {
             Some(followers) => followers.push(job),
             None => {
-                self.leaders.insert(job.record.clone(), Vec::new());
+                self.lead(&mut job);
                 self.enqueue(job);
             }
         }
     }
 
-    /// A message of this record is on its way, though it is not to be run yet.
-    pub(super) fn lead(&mut self, record: &RecordId) {
-        self.leaders.entry(record.clone()).or_default();
+    /// A message is on its way, the first one of its record, though it is not to be run yet.
+    pub(super) fn lead(&mut self, job: &mut Job) {
+        job.leads = true;
+        self.leaders.entry(job.record.clone()).or_default();
     }
 
     /// A message that is on its way is to be run (again).
@@ -130,9 +131,13 @@ impl Queue {
         None
     }
 
-    /// A message's record is durable: takes those that waited for it.
-    pub(super) fn finish(&mut self, record: &RecordId) -> Vec<Job> {
-        self.leaders.remove(record).unwrap_or_default()
+    /// A message's record is durable: takes those that waited for it. One that waited itself may
+    /// find that another is on its way by now, whose followers are not its own.
+    pub(super) fn finish(&mut self, job: &Job) -> Vec<Job> {
+        match job.leads {
+            true => self.leaders.remove(&job.record).unwrap_or_default(),
+            false => Vec::new(),
+        }
     }
 
     /// Strands for one task, at most `room` jobs; lanes that are being committed stay.

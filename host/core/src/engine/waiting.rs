@@ -63,9 +63,9 @@ impl Engine {
     /// Has parked messages run again, unless they are on their way already.
     pub(super) fn take_up(&mut self, jobs: impl IntoIterator<Item = Job>) {
         let mut taken = Vec::new();
-        for job in jobs {
+        for mut job in jobs {
             if !self.queue.has(&job.record) {
-                self.queue.lead(&job.record);
+                self.queue.lead(&mut job);
                 self.budget.reserve(1, job.message.size());
                 self.parts.stats.woken.add(1);
                 taken.push(job);

@@ -140,9 +140,12 @@ impl Life {
         }
     }
 
-    /// Whether it has told of each delivery what became of it.
-    pub fn has_told_all(&self) -> bool {
-        self.is_dead() || lock(&self.untold).is_empty()
+    /// Deliveries of which it has not told what became of them.
+    pub fn untold(&self) -> Vec<Position> {
+        match self.is_dead() {
+            true => Vec::new(),
+            false => lock(&self.untold).keys().cloned().collect(),
+        }
     }
 
     /// Runs a task of the host until it ends, or is dropped in mid-air as the host dies.

@@ -201,18 +201,18 @@ async fn rest(world: &Arc<World>) {
         let paused = lives
             .clone()
             .any(|life| life.is_none_or(|life| life.paused().is_some()));
-        let told = lives.flatten().all(|life| life.has_told_all());
+        let untold: Vec<_> = lives.flatten().flat_map(|life| life.untold()).collect();
         let acknowledged = world.broker.all_acknowledged();
         let stats = world.store.stats(&plugin).await.unwrap_or_default();
         let parked = stats.parked > 0 && !world.plan.source_ends;
         let busy = world.in_flight.load(Relaxed) > 0 || stats.outbox > 0;
-        if acknowledged && told && !parked && !busy && !paused {
+        if acknowledged && untold.is_empty() && !parked && !busy && !paused {
             return;
         }
         asked += 1;
         if asked % 20 == 0 {
             world.note(format_args!(
-                "at rest? acknowledged: {acknowledged}, parked: {}, outbox: {}, in flight: {}, paused: {paused}",
+                "at rest? acknowledged: {acknowledged}, untold: {untold:?}, parked: {}, outbox: {}, in flight: {}, paused: {paused}",
                 stats.parked,
                 stats.outbox,
                 world.in_flight.load(Relaxed),
