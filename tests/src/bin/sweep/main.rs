@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use semel_tests::sweep::{
     Campaign, Configuration, Fault, Kind, Report, Route, Surroundings, Trial, Verdict,
 };
+use tokio::runtime::Runtime;
 
 use amounts::Amounts;
 
@@ -63,8 +64,15 @@ struct Options {
     write: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> Result<ExitCode> {
+    let runtime = Runtime::new().context("can't start threads")?;
+    let ended = runtime.block_on(sweep());
+    // A client whose server is gone may never be done.
+    runtime.shutdown_background();
+    Ok(ended)
+}
+
+async fn sweep() -> ExitCode {
     let options = Options::parse();
     let seed = options.seed.unwrap_or_else(|| rand::random::<u32>().into());
     let started = Instant::now();
