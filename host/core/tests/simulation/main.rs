@@ -46,6 +46,8 @@ use semel_core::crash::CrashPoint;
 
 /// Seeds that are played unless other numbers are given.
 const MANY: u64 = 10_000;
+/// Seeds beyond those that once showed what few others do.
+const TELLING: [u64; 1] = [567_071];
 /// Crash points that lie inside the stores that have a transaction to open.
 const IN_STORES: [CrashPoint; 3] = [
     CrashPoint::StatementsBefore,
@@ -100,6 +102,16 @@ fn every_seed_keeps_the_promise() {
             .map(CrashPoint::name)
             .collect();
         assert!(missed.is_empty(), "no host died at {missed:?}");
+    }
+}
+
+#[test]
+fn telling_seeds_keep_the_promise() {
+    for seed in TELLING {
+        let played = play(seed, false);
+        if let Some(broken) = &played.broken {
+            panic!("{}", report(seed, broken, &played.trace));
+        }
     }
 }
 
