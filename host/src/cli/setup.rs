@@ -25,16 +25,16 @@ pub(super) struct SetupArgs {
     #[arg(long, value_name = "URL", env = "SEMEL_STORE", hide_env_values = true)]
     store: Option<String>,
 
-    /// Handle the messages of a JSON Lines file, or of stdin for `-`, and end
+    /// The JSON Lines file that messages come from, or `-` for stdin: a run ends with it
     #[arg(long, value_name = "FILE", conflicts_with = "source")]
     input: Option<PathBuf>,
 
-    /// Write what plugins publish to a JSON Lines file, or to stdout for `-`
+    /// The JSON Lines file that everything is published to, or `-` for stdout
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Handle the messages of a broker, such as `rocketmq://127.0.0.1:9876`,
-    /// `kafka://127.0.0.1:9092` or `amqp://127.0.0.1:5672`, or what is posted to
+    /// The broker that messages come from, such as `rocketmq://127.0.0.1:9876`,
+    /// `kafka://127.0.0.1:9092` or `amqp://127.0.0.1:5672`, or where they are posted to, such as
     /// `http://127.0.0.1:8080`
     #[arg(long, value_name = "URL")]
     source: Option<String>,
