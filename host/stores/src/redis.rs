@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{FromRedisValue, Value};
+use semel_core::decide::no_tables;
 use semel_core::{
     CheckQuery, Checked, DeadLetter, Finding, OutboxRow, OutboxScan, Outcome, ParkedRow,
     PluginName, RecordId, RecordState, RowId, Run, RunId, StateKey, Store, StoreError, Versioned,
@@ -250,9 +251,7 @@ impl Store for RedisStore {
             return Ok(Vec::new());
         }
         if runs.iter().any(|run| !run.statements().is_empty()) {
-            return Err(StoreError::failed(
-                "Redis has no tables that statements could change",
-            ));
+            return Err(StoreError::failed(no_tables().reason));
         }
         let call = Call::new(&self.keys, runs);
         let answer: Vec<u64> = self
