@@ -326,7 +326,6 @@ async fn a_missing_queue_is_said_and_declared_if_it_may_be() -> Result<()> {
     // The first one finds it when it asks again.
     source.receive(1).await?;
     source.close().await;
-
     Ok(())
 }
 

@@ -44,10 +44,8 @@ pub(super) async fn open(
             describe(&missing)
         ));
     };
-    match attempt(connection, &name, durable(), arguments(kind)).await? {
-        Ok(channel) => Ok(channel),
-        Err(error) => Err(format!("queue `{queue}`: {}", describe(&error))),
-    }
+    let declared = attempt(connection, &name, durable(), arguments(kind)).await?;
+    declared.map_err(|error| format!("queue `{queue}`: {}", describe(&error)))
 }
 
 /// Declares on a channel of its own, which an error ends.
