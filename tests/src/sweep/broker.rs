@@ -82,10 +82,9 @@ impl Broker {
     /// Starts Kafka.
     pub async fn kafka() -> Result<Self> {
         let cluster = Kafka::start().await?;
-        let topics = (0..TOPICS).map(place);
         let producer = KafkaSink::new(KafkaSinkConfig {
             servers: cluster.servers(),
-            destinations: topics.map(|name| (name.clone(), name)).collect(),
+            destinations: destinations(),
         });
         let source = KafkaSource::new(KafkaSourceConfig {
             servers: cluster.servers(),
@@ -114,11 +113,9 @@ impl Broker {
         let url = direct.replace(&server.to_string(), &hosts.to_string());
         let cluster = Cluster::RabbitMq(cluster);
         let queue = |name: String| {
-            let exchange = String::new();
-            let routing_key = name.clone();
             let queue = RabbitMqDestination {
-                exchange,
-                routing_key,
+                exchange: String::new(),
+                routing_key: name.clone(),
             };
             (name, queue)
         };
@@ -159,13 +156,12 @@ impl Broker {
 
     async fn with(cluster: RocketMq, proxy: Option<Proxy>) -> Result<Self> {
         let client = RocketMqClient::start()?;
-        let topics = (0..TOPICS).map(place);
         let producer = RocketMqSink::new(
             &client,
             RocketMqSinkConfig {
                 name_server: cluster.name_server(),
                 producer_group: "orders".to_owned(),
-                destinations: topics.map(|name| (name.clone(), name)).collect(),
+                destinations: destinations(),
             },
         );
         let source = RocketMqSource::new(
@@ -294,6 +290,12 @@ impl Broker {
             client.shutdown().await;
         }
     }
+}
+
+/// Every trial's topic, under its own name.
+fn destinations() -> BTreeMap<String, String> {
+    let topics = (0..TOPICS).map(place);
+    topics.map(|topic| (topic.clone(), topic)).collect()
 }
 
 /// The name of one trial's topics.
