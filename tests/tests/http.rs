@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rand::Rng;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use reqwest::{Client, Response};
 use semel_tests::installation;
+use semel_tests::lines::{Kill, LineCount, kill_points};
 use semel_tests::servers::free_ports;
 use semel_tests::site::{Running, Site};
 use semel_tests::trial::{LIMIT, OUTPUT, Trial};
@@ -192,6 +194,7 @@ async fn hosts_are_killed_while_clients_post() -> Result<()> {
 async fn hosts_are_killed_while_one_posts_to_the_other() -> Result<()> {
     const ORDERS: usize = 3_000;
     const USERS: usize = 40;
+    const KILLS: usize = 6;
     let sites = [Site::new()?, Site::new()?];
     for site in &sites {
         site.install(&installation::test_plugin("tally")?)?;
@@ -218,6 +221,7 @@ async fn hosts_are_killed_while_one_posts_to_the_other() -> Result<()> {
             "id": format!("o-{number}"),
             "user": format!("u-{}", number % USERS),
             "publish": ["now"],
+            "publish_next": ["now"],
         });
         let line = json!({"topic": "orders", "body": body}).to_string() + "\n";
         // Some come twice.
@@ -226,18 +230,20 @@ async fn hosts_are_killed_while_one_posts_to_the_other() -> Result<()> {
     first.write("orders.jsonl", lines.collect::<String>())?;
 
     let send = || first.start(&[&["run", "--input", "orders.jsonl"], &STORE[..]].concat());
-    let pause = || Duration::from_millis(rand::rng().random_range(150..600));
-    let mut receiver = host.start(second, &[])?;
-    host.ready().await?;
+    let receive = || host.start(second, &["--output", OUTPUT]);
+    let mut tallied = LineCount::new(second.path(OUTPUT));
+    let mut receiver = receive()?;
     let mut sender = send()?;
-    for kill in 0..6 {
-        tokio::time::sleep(pause()).await;
+    let points = kill_points(KILLS, ORDERS, &mut StdRng::from_rng(&mut rand::rng()));
+    for (number, point) in points.into_iter().enumerate() {
+        let kill = block_in_place(|| tallied.kill_at(point, Duration::ZERO, &mut receiver, LIMIT))?;
         ensure!(
-            receiver.process.kill()?,
-            "the receiver ended:\n{}",
+            matches!(kill, Kill::Hit { lines } if lines < ORDERS),
+            "the receiver was not killed at {point}: {kill:?}\n{}",
             receiver.stderr()
         );
-        if kill % 2 == 1 {
+        if number % 2 == 1 {
+            // It has orders left that nobody takes.
             ensure!(
                 sender.process.kill()?,
                 "the sender ended:\n{}",
@@ -245,11 +251,11 @@ async fn hosts_are_killed_while_one_posts_to_the_other() -> Result<()> {
             );
             sender = send()?;
         }
-        receiver = host.start(second, &[])?;
-        host.ready().await?;
+        receiver = receive()?;
     }
     block_in_place(|| sender.wait(LIMIT))?.succeeded("run")?;
     terminate(receiver)?;
+    ensure!(tallied.now()? == ORDERS, "{} lines", tallied.now()?);
 
     let sent = histories(first)?;
     ensure!(sent.len() == USERS, "{} users", sent.len());

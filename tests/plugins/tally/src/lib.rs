@@ -24,10 +24,13 @@ pub struct Order {
     /// The outgoing messages.
     #[serde(default)]
     publish: Vec<Publication>,
+    /// The outgoing messages of whoever tallies what this order publishes.
+    #[serde(default)]
+    publish_next: Vec<Publication>,
 }
 
 /// How to publish one of them.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Publication {
     /// At once.
@@ -48,6 +51,9 @@ struct Tallied<'o> {
     ordinal: usize,
     /// The order's place in the user's history, from 1.
     place: usize,
+    /// What the order wants of the next one who tallies it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    publish: &'o [Publication],
 }
 
 /// Adds the order to its user's history, counts it, also in a table if the operator names one, and
@@ -82,6 +88,7 @@ pub fn tally(order: Order, ctx: &mut Context) -> Result {
             user: &order.user,
             ordinal,
             place: orders.len(),
+            publish: &order.publish_next,
         };
         let message = Outgoing::json("tallied", &tallied)?;
         ctx.send(match how {
