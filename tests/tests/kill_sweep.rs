@@ -77,6 +77,16 @@ async fn killed_at_some_crash_points_on_redis_with_rocketmq() -> Result<()> {
     sweep(campaign("redis/rocketmq")?, 6, 2, 0).await
 }
 
+#[tokio::test]
+async fn killed_at_some_crash_points_on_postgresql_with_rabbitmq() -> Result<()> {
+    sweep(campaign("postgres/rabbitmq")?, 6, 2, 0).await
+}
+
+#[tokio::test]
+async fn killed_at_some_crash_points_on_mysql_with_kafka() -> Result<()> {
+    sweep(campaign("mysql/kafka")?, 6, 2, 0).await
+}
+
 /// What is lost or doubled must show: here the books are falsified.
 #[tokio::test]
 async fn a_flaw_is_found() -> Result<()> {

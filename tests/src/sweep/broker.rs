@@ -49,7 +49,8 @@ pub struct Broker {
     places: AtomicUsize,
     producer: Arc<dyn Sink>,
     consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>,
-    _consumer: AbortOnDropHandle<()>,
+    source: Arc<dyn Source>,
+    consumer: AbortOnDropHandle<()>,
     client: Option<RocketMqClient>,
 }
 
@@ -184,8 +185,8 @@ impl Broker {
     }
 
     fn of(cluster: Cluster, url: String, producer: Arc<dyn Sink>, source: impl Source) -> Self {
-        let consumed = Arc::default();
-        let consumer = tokio::spawn(consume(source, Arc::clone(&consumed)));
+        let (source, consumed) = (Arc::new(source), Arc::default());
+        let consumer = tokio::spawn(consume(Arc::clone(&source), Arc::clone(&consumed)));
         Self {
             url,
             cluster: tokio::sync::Mutex::new(cluster),
@@ -194,7 +195,8 @@ impl Broker {
             places: AtomicUsize::new(0),
             producer,
             consumed,
-            _consumer: AbortOnDropHandle::new(consumer),
+            source,
+            consumer: AbortOnDropHandle::new(consumer),
             client: None,
         }
     }
@@ -283,8 +285,11 @@ impl Broker {
         consumed.get(prefix).cloned().unwrap_or_default()
     }
 
-    /// Lets go of the clients. The cluster ends with this value.
+    /// Lets go of the clients, which would wait for a cluster that is gone. The cluster ends with
+    /// this value.
     pub async fn close(&self) {
+        self.consumer.abort();
+        self.source.close().await;
         self.producer.close().await;
         if let Some(client) = &self.client {
             client.shutdown().await;
@@ -304,7 +309,7 @@ fn place(number: usize) -> String {
 }
 
 /// Takes in all that is published, for ever.
-async fn consume(source: impl Source, consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>) {
+async fn consume(source: Arc<impl Source>, consumed: Arc<Mutex<HashMap<String, Vec<Published>>>>) {
     loop {
         let Ok(Received::Batch(deliveries)) = source.receive(1_000).await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
