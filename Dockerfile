@@ -7,8 +7,8 @@
 # Builder and runtime are of one Debian release, so that they have the same libc.
 FROM docker.io/library/rust:1.95-bookworm AS builder
 WORKDIR /src
-# librdkafka and aws-lc are compiled from C. The image has the compiler and make; aws-lc wants cmake
-# on some architectures.
+# librdkafka, OpenSSL and aws-lc are compiled from C. The image has the compiler, make and Perl; aws-lc
+# wants cmake on some architectures.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends cmake \

@@ -82,7 +82,9 @@ impl Brokers {
                 Ok(Arc::new(RocketMqSource::new(self.rocketmq()?, config)))
             }
             #[cfg(feature = "kafka")]
-            Some(("kafka", _)) => kafka::source(url, group_prefix, plugin, topics, redelivery),
+            Some(("kafka" | "kafka+ssl", _)) => {
+                kafka::source(url, group_prefix, plugin, topics, redelivery)
+            }
             #[cfg(feature = "rabbitmq")]
             Some(("amqp" | "amqps", _)) => rabbitmq::source(url, topics, redelivery),
             _ => bail!(
@@ -110,7 +112,7 @@ impl Brokers {
                 http,
             } = config;
             ensure!(
-                *delivery == Delivery::Outbox || !url.starts_with("kafka://"),
+                *delivery == Delivery::Outbox || !url.starts_with("kafka"),
                 "[destinations.{name}] Kafka can't deliver with `delivery = \"transactional\"`: its transactions end with their producer, and nobody is asked what became of the store's commit, so a crash between the two would lose messages or show those of runs that never were. Leave it out: the outbox loses none, and docs/kafka.md says more"
             );
             ensure!(
@@ -129,7 +131,7 @@ impl Brokers {
             );
             match url.split_once("://") {
                 #[cfg(feature = "kafka")]
-                Some(("kafka", _)) => {
+                Some(("kafka" | "kafka+ssl", _)) => {
                     kafka.add(name, url)?;
                     continue;
                 }

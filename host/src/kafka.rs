@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use semel_brokers::{KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, KafkaUrl};
+use anyhow::{Context, Result};
+use semel_brokers::{
+    KafkaCluster, KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, KafkaUrl,
+};
 use semel_core::Source;
 
 use crate::admin::redacted;
@@ -22,13 +24,12 @@ pub fn source(
 ) -> Result<Arc<dyn Source>> {
     let mut url: KafkaUrl = url.parse()?;
     if let Some(prefix) = group_prefix {
-        url.group = prefix.to_owned();
-        // Says what is wrong with the prefix, if anything is.
-        url = url.to_string().parse()?;
+        url = url.with_group(prefix)?;
     }
+    url.cluster.check_files()?;
     let config = KafkaSourceConfig {
         group: url.group_of(plugin),
-        servers: url.servers,
+        cluster: url.cluster,
         instance: url.instance,
         topics: topics.to_vec(),
         redelivery: redelivery.unwrap_or(KafkaSourceConfig::DEFAULT_REDELIVERY),
@@ -40,28 +41,32 @@ pub fn source(
 /// Destinations that are topics, by cluster.
 #[derive(Default)]
 pub struct Destinations {
-    clusters: BTreeMap<String, BTreeMap<String, String>>,
+    clusters: BTreeMap<KafkaCluster, BTreeMap<String, String>>,
 }
 
 impl Destinations {
     /// Adds one: `kafka://HOST:PORT/TOPIC`.
     pub fn add(&mut self, name: &str, url: &str) -> Result<()> {
-        let (servers, topic) = parse(url)
-            .with_context(|| format!("[destinations.{name}] `{}` can't be used", redacted(url)))?;
-        let topics = self.clusters.entry(servers).or_default();
+        let about = || format!("[destinations.{name}] `{}` can't be used", redacted(url));
+        let (cluster, topic) = KafkaUrl::destination(url)
+            .with_context(about)?
+            .context("it names no topic: give `kafka://HOST:PORT/TOPIC`")
+            .with_context(about)?;
+        cluster.check_files().with_context(about)?;
+        let topics = self.clusters.entry(cluster).or_default();
         topics.insert(name.to_owned(), topic);
         Ok(())
     }
 
     /// Leads them to sinks.
     pub fn add_to(self, router: &mut Router) {
-        for (servers, destinations) in self.clusters {
+        for (cluster, destinations) in self.clusters {
             let names: Vec<Arc<str>> = destinations
                 .keys()
                 .map(|name| name.as_str().into())
                 .collect();
             let config = KafkaSinkConfig {
-                servers,
+                cluster,
                 destinations,
             };
             router.add(names, Arc::new(KafkaSink::new(config)));
@@ -69,40 +74,36 @@ impl Destinations {
     }
 }
 
-/// The brokers' addresses and the topic of a destination's URL.
-pub fn parse(url: &str) -> Result<(String, String)> {
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let Some((servers, topic)) = address
-        .strip_prefix("kafka://")
-        .and_then(|rest| rest.split_once('/'))
-        .filter(|(_, topic)| !topic.is_empty())
-    else {
-        bail!("it names no topic: give `kafka://HOST:PORT/TOPIC`");
-    };
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if topic.len() > 249 || !topic.chars().all(allowed) {
-        bail!("`{topic}` is no name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
-    }
-    let cluster: KafkaUrl = format!("kafka://{servers}?{query}").parse()?;
-    Ok((cluster.servers, topic.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_destination_is_a_cluster_and_a_topic() {
-        let (servers, topic) = parse("kafka://a:1,b:2/points.v2?group=g").unwrap();
-        assert_eq!((servers.as_str(), topic.as_str()), ("a:1,b:2", "points.v2"));
-        for (url, reason) in [
-            ("kafka://a:1", "names no topic"),
-            ("kafka://a:1/", "names no topic"),
-            ("kafka://a:1/a/b", "no name of a topic"),
-            ("kafka://a/t", "no port"),
+    fn destinations_of_a_cluster_share_a_sink() {
+        let mut destinations = Destinations::default();
+        for (name, url) in [
+            ("a", "kafka+ssl://me:pw@h:1/t"),
+            ("b", "kafka+ssl://me:pw@h:1/u?group=g"),
+            ("c", "kafka://h:1/t"),
         ] {
-            let error = parse(url).unwrap_err().to_string();
-            assert!(error.contains(reason), "{error}");
+            destinations.add(name, url).unwrap();
+        }
+        let mut counts: Vec<_> = destinations.clusters.values().map(BTreeMap::len).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 2]);
+        for (url, reason) in [
+            ("kafka+ssl://me:pw@h:1", "it names no topic"),
+            (
+                "kafka+ssl://me:pw@h:1/t?ca=/nowhere",
+                "`ca=/nowhere` can't be used",
+            ),
+        ] {
+            let text = format!("{:#}", destinations.add("d", url).unwrap_err());
+            assert!(
+                text.contains("[destinations.d]") && text.contains(reason),
+                "{text}"
+            );
+            assert!(!text.contains("pw"), "{text}");
         }
     }
 

@@ -20,8 +20,10 @@ pub fn source(
     queues: &[String],
     redelivery: Option<Duration>,
 ) -> Result<Arc<dyn Source>> {
+    let url: RabbitMqUrl = url.parse()?;
+    url.check_files()?;
     Ok(Arc::new(RabbitMqSource::new(RabbitMqSourceConfig {
-        url: url.parse()?,
+        url,
         queues: queues.to_vec(),
         redelivery,
     })))
@@ -41,6 +43,7 @@ impl Destinations {
         let (broker, destination) = parsed
             .context("it names neither a queue nor an exchange with a routing key: give `amqp://HOST:PORT/VHOST/QUEUE` or `amqp://HOST:PORT/VHOST/EXCHANGE/KEY`")
             .with_context(about)?;
+        broker.check_files().with_context(about)?;
         let destinations = self.brokers.entry(broker).or_default();
         destinations.insert(name.to_owned(), destination);
         Ok(())

@@ -1,5 +1,6 @@
 //! Real servers, each on loopback with its own ports and directory.
 
+pub mod certificates;
 pub mod kafka;
 pub mod mariadb;
 pub mod postgres;

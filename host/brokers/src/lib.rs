@@ -19,6 +19,8 @@ mod http;
 mod kafka;
 #[cfg(any(feature = "http", feature = "kafka", feature = "rocketmq"))]
 mod lock;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod percent;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "rocketmq")]
@@ -28,6 +30,8 @@ mod sample;
 #[cfg(any(feature = "http", feature = "kafka", feature = "rabbitmq"))]
 mod strands;
 mod survey;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod tls;
 
 pub use file::{
     FileError, FileName, FileProgress, FileSink, FileSource, examine_input, examine_output,
@@ -39,8 +43,8 @@ pub use http::{
 };
 #[cfg(feature = "kafka")]
 pub use kafka::{
-    KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, KafkaUrl, KafkaUrlError,
-    examine_kafka,
+    KafkaCluster, KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, KafkaUrl,
+    KafkaUrlError, examine_kafka,
 };
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{
@@ -54,3 +58,5 @@ pub use rocketmq::{
     RocketMqTransactionsConfig, RocketMqUrl, RocketMqUrlError, examine_rocketmq,
 };
 pub use survey::{Survey, TopicRole, TopicUse};
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+pub use tls::TlsFileError;

@@ -20,10 +20,7 @@ use {
 };
 
 #[cfg(feature = "kafka")]
-use {
-    crate::kafka,
-    semel_brokers::{KafkaUrl, examine_kafka},
-};
+use semel_brokers::{KafkaCluster, KafkaUrl, examine_kafka};
 
 #[cfg(feature = "rabbitmq")]
 use semel_brokers::{RabbitMqDestination, RabbitMqUrl, examine_rabbitmq};
@@ -34,9 +31,8 @@ pub struct Places {
     /// By name servers.
     #[cfg(feature = "rocketmq")]
     rocketmq: BTreeMap<String, Vec<TopicUse>>,
-    /// By addresses of brokers.
     #[cfg(feature = "kafka")]
-    kafka: BTreeMap<String, Vec<TopicUse>>,
+    kafka: BTreeMap<KafkaCluster, Vec<TopicUse>>,
     #[cfg(feature = "rabbitmq")]
     rabbitmq: BTreeMap<RabbitMqUrl, (Vec<String>, Vec<RabbitMqDestination>)>,
 }
@@ -59,8 +55,8 @@ impl Places {
                 used.or_default().extend(topics.into_iter().map(consumed));
             }
             #[cfg(feature = "kafka")]
-            Some(("kafka", _)) => {
-                let used = self.kafka.entry(url.parse::<KafkaUrl>()?.servers);
+            Some(("kafka" | "kafka+ssl", _)) => {
+                let used = self.kafka.entry(url.parse::<KafkaUrl>()?.cluster);
                 used.or_default().extend(topics.into_iter().map(consumed));
             }
             #[cfg(feature = "rabbitmq")]
@@ -105,10 +101,10 @@ impl Places {
                 used.push(published(topic));
             }
             #[cfg(feature = "kafka")]
-            Some(("kafka", _)) => {
-                let (servers, topic) = kafka::parse(url).ok()?;
+            Some(("kafka" | "kafka+ssl", _)) => {
+                let (cluster, topic) = KafkaUrl::destination(url).ok()??;
                 self.kafka
-                    .entry(servers)
+                    .entry(cluster)
                     .or_default()
                     .push(published(topic));
             }
@@ -140,8 +136,8 @@ impl Places {
             looks.push(look.boxed());
         }
         #[cfg(feature = "kafka")]
-        for (servers, topics) in self.kafka {
-            let look = async move { examine_kafka(&servers, &once(topics)).await };
+        for (cluster, topics) in self.kafka {
+            let look = async move { examine_kafka(&cluster, &once(topics)).await };
             looks.push(look.boxed());
         }
         #[cfg(feature = "rabbitmq")]

@@ -20,7 +20,7 @@ pub async fn examine(url: &str, plugins: &[PluginName]) -> Vec<Finding> {
         Some(("redb", directory)) if !directory.is_empty() => {
             RedbStore::examine(Path::new(directory), plugins)
         }
-        Some(("redis", _)) => RedisStore::examine(url, plugins).await,
+        Some(("redis" | "rediss", _)) => RedisStore::examine(url, plugins).await,
         _ if is_database(url) => SqlStore::examine(url, plugins).await,
         // There is nothing else, or nothing that opening could change.
         _ => match crate::open(url).await {

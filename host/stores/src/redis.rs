@@ -56,12 +56,14 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Opens the store on the server at `redis://HOST:PORT/DB`. Settings may follow after a
-    /// `?`, joined by `&`:
+    /// Opens the store on the server at `redis://HOST:PORT/DB`, or `rediss://…` with TLS.
+    /// Settings may follow after a `?`, joined by `&`:
     ///
     /// - `prefix=NAME`: what all keys begin with, so that several stores may share a database;
     ///   `semel` if not given.
     /// - `wait=N`: a commit is answered when N replicas have it too.
+    /// - `ca=FILE`: the certificate authority to check the server with, in PEM; the well-known
+    ///   ones if not given.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         open::open(url).await
     }

@@ -13,7 +13,7 @@ use crate::{RedbStore, RedisStore, SqlStore};
 /// | URL | store |
 /// |---|---|
 /// | `redb:DIRECTORY` | [`RedbStore`] in that directory |
-/// | `redis://HOST:PORT/DB?prefix=NAME` | [`RedisStore`] on that server |
+/// | `redis://HOST:PORT/DB?prefix=NAME`, `rediss://…` with TLS | [`RedisStore`] on that server |
 /// | `mysql://USER:PASSWORD@HOST:PORT/DATABASE?prefix=NAME` | [`SqlStore`] in that database |
 /// | `postgres://USER:PASSWORD@HOST:PORT/DATABASE?prefix=NAME` | [`SqlStore`] in that database |
 /// | `memory:` | [`MemoryStore`], which forgets everything at the end |
@@ -28,7 +28,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Admin>, OpenError> {
     match scheme {
         "redb" if rest.is_empty() => Err(invalid("it names no directory")),
         "redb" => Ok(Arc::new(RedbStore::open(Path::new(rest))?)),
-        "redis" => Ok(Arc::new(RedisStore::open(url).await?)),
+        "redis" | "rediss" => Ok(Arc::new(RedisStore::open(url).await?)),
         scheme if is_sql(scheme) => Ok(Arc::new(SqlStore::open(url).await?)),
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new())),
         "memory" => Err(invalid("nothing may follow `memory:`")),

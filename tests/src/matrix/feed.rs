@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use semel_brokers::{
-    KafkaSink, KafkaSinkConfig, RabbitMqSink, RabbitMqSinkConfig, RabbitMqUrl, RocketMqClient,
-    RocketMqSink, RocketMqSinkConfig,
+    KafkaCluster, KafkaSink, KafkaSinkConfig, RabbitMqSink, RabbitMqSinkConfig, RabbitMqUrl,
+    RocketMqClient, RocketMqSink, RocketMqSinkConfig,
 };
 use semel_core::{OutboxRow, Sink};
 
@@ -73,7 +73,7 @@ impl Feed {
                 let broker = servers.kafka().await?;
                 broker.create_topic(name, partitions).await?;
                 let config = KafkaSinkConfig {
-                    servers: broker.servers(),
+                    cluster: KafkaCluster::at(broker.servers()),
                     destinations: BTreeMap::from([(ORDERS.to_owned(), name.to_owned())]),
                 };
                 (broker.url(), Arc::new(KafkaSink::new(config)))

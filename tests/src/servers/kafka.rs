@@ -1,5 +1,7 @@
 //! Apache Kafka: one Java process on loopback, broker and controller in one (KRaft).
 
+mod secured;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +18,9 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
+pub use secured::Secured;
+
+use super::certificates::Certificates;
 use super::program::{free_ports, home, tools, try_start, wait_until_up};
 use crate::child::{Process, bound_command};
 
@@ -37,7 +42,7 @@ const CLUSTER_ID: &str = "c2VtZWwtdGVzdHMtMDAwMA";
 pub struct Kafka {
     home: TempDir,
     jars: PathBuf,
-    settings: String,
+    secured: Option<Secured>,
     port: u16,
     controller_port: u16,
     process: Option<Process>,
@@ -46,24 +51,36 @@ pub struct Kafka {
 impl Kafka {
     /// Starts a broker and waits until it is up.
     pub async fn start() -> Result<Self> {
-        Self::start_with(&[]).await
+        Self::launch(None).await
     }
 
-    /// The same with more lines for its configuration; they come last and so prevail.
-    pub async fn start_with(settings: &[&str]) -> Result<Self> {
+    /// Starts one with listeners that let in only whom they know, beside the plain one.
+    pub async fn start_secured() -> Result<Self> {
+        let secured = Secured {
+            certificates: Certificates::new()?,
+            login_port: 0,
+            mutual_port: 0,
+        };
+        Self::launch(Some(secured)).await
+    }
+
+    async fn launch(secured: Option<Secured>) -> Result<Self> {
         let jars = jars()?;
         let home = home("kafka")?;
         let mut server = Self {
             home,
             jars,
-            settings: settings.join("\n"),
+            secured,
             port: 0,
             controller_port: 0,
             process: None,
         };
         try_start(async || {
-            server.port = free_ports(&[0, 1])?;
+            server.port = free_ports(&[0, 1, 2, 3])?;
             server.controller_port = server.port + 1;
+            if let Some(secured) = &mut server.secured {
+                (secured.login_port, secured.mutual_port) = (server.port + 2, server.port + 3);
+            }
             server.format_and_start().await
         })
         .await?;
@@ -79,6 +96,11 @@ impl Kafka {
     /// The broker's address.
     pub fn servers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its listeners that let in only whom they know, if it was started with them.
+    pub fn secured(&self) -> Option<&Secured> {
+        self.secured.as_ref()
     }
 
     /// The address as the host takes it.
@@ -184,13 +206,15 @@ impl Kafka {
     async fn format_and_start(&mut self) -> Result<()> {
         let home = self.home.path().display();
         let (port, controller) = (self.port, self.controller_port);
-        let settings = &self.settings;
+        let secured = self.secured.as_ref();
+        let more_listeners = secured.map(Secured::listeners).unwrap_or_default();
+        let more_settings = secured.map(Secured::settings).unwrap_or_default();
         let config = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more_listeners}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more_listeners}\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              log.dirs={home}/data\n\
@@ -207,14 +231,15 @@ impl Kafka {
              group.initial.rebalance.delay.ms=0\n\
              log.segment.bytes=67108864\n\
              log.index.size.max.bytes=1048576\n\
-             {settings}\n",
+             {more_settings}",
         );
         fs::write(self.config_path(), config)?;
         let mut command = self.java("128m");
         command
             .args(["kafka.tools.StorageTool", "format", "--ignore-formatted"])
             .args(["--cluster-id", CLUSTER_ID, "--config"])
-            .arg(self.config_path());
+            .arg(self.config_path())
+            .args(secured.map(Secured::format_arguments).unwrap_or_default());
         let output = spawn_blocking(move || command.output()).await?;
         let output = output.context("Kafka needs Java: run scripts/install-tools.sh")?;
         ensure!(

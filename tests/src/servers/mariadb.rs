@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::certificates::Certificates;
 use super::program::{answer, find_program, free_ports, home, wait_until_up};
 use crate::child::{Process, bound_command};
 
@@ -63,6 +64,13 @@ impl MariadbServer {
         };
         server.restart().await?;
         Ok(server)
+    }
+
+    /// Starts one that can speak TLS, and shows what it is given then.
+    pub async fn start_with_tls(certificates: &Certificates) -> Result<Self> {
+        let certificate = format!("--ssl-cert={}", certificates.certificate().display());
+        let key = format!("--ssl-key={}", certificates.key().display());
+        Self::start_with(&[&certificate, &key]).await
     }
 
     /// One server for all tests of this process, which takes seconds to make.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::certificates::Certificates;
 use super::program::{answer, find_program, free_ports, home};
 use crate::child::{Process, bound_command};
 
@@ -61,6 +62,16 @@ impl PostgresServer {
         };
         server.restart().await?;
         Ok(server)
+    }
+
+    /// Starts one that can speak TLS, and shows what it is given then.
+    pub async fn start_with_tls(certificates: &Certificates) -> Result<Self> {
+        if let Some((user, group)) = other_user()? {
+            certificates.give_to(user, group)?;
+        }
+        let certificate = format!("ssl_cert_file={}", certificates.certificate().display());
+        let key = format!("ssl_key_file={}", certificates.key().display());
+        Self::start_with(&["ssl=on", &certificate, &key]).await
     }
 
     /// One server for all tests of this process, which takes seconds to make.

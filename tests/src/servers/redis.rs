@@ -1,5 +1,6 @@
 //! A real Redis server of one test's own.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use super::certificates::Certificates;
 use super::program::{find_program, free_ports, wait_until_up};
 use crate::child::{Process, bound_command};
 
@@ -46,6 +48,27 @@ impl RedisServer {
         };
         server.restart().await?;
         Ok(server)
+    }
+
+    /// Starts one that shows what it is given on a port with TLS, beside the plain one. Where
+    /// that is, as a store URL, comes with it.
+    pub async fn start_with_tls(certificates: &Certificates) -> Result<(Self, String)> {
+        let port = free_ports(&[0])?;
+        let path = |path: PathBuf| path.display().to_string();
+        let server = Self::start_with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-auth-clients",
+            "no",
+            "--tls-ca-cert-file",
+            &path(certificates.ca()),
+            "--tls-cert-file",
+            &path(certificates.certificate()),
+            "--tls-key-file",
+            &path(certificates.key()),
+        ])
+        .await?;
+        Ok((server, format!("rediss://127.0.0.1:{port}/0")))
     }
 
     /// Starts it again on the same port and data, after [`kill`](Self::kill).

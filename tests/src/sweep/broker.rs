@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use semel_brokers::{
-    KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, RabbitMqDestination, RabbitMqSink,
-    RabbitMqSinkConfig, RabbitMqSource, RabbitMqSourceConfig, RabbitMqUrl, RocketMqClient,
-    RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
+    KafkaCluster, KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, RabbitMqDestination,
+    RabbitMqSink, RabbitMqSinkConfig, RabbitMqSource, RabbitMqSourceConfig, RabbitMqUrl,
+    RocketMqClient, RocketMqSink, RocketMqSinkConfig, RocketMqSource, RocketMqSourceConfig,
 };
 use semel_core::{Payload, Received, Sink, Source};
 use tokio_util::task::AbortOnDropHandle;
@@ -84,11 +84,11 @@ impl Broker {
     pub async fn kafka() -> Result<Self> {
         let cluster = Kafka::start().await?;
         let producer = KafkaSink::new(KafkaSinkConfig {
-            servers: cluster.servers(),
+            cluster: KafkaCluster::at(cluster.servers()),
             destinations: destinations(),
         });
         let source = KafkaSource::new(KafkaSourceConfig {
-            servers: cluster.servers(),
+            cluster: KafkaCluster::at(cluster.servers()),
             group: "audit".to_owned(),
             instance: None,
             topics: vec![PUBLISHED.to_owned()],

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header as SentHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use semel_brokers::{KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig};
+use semel_brokers::{KafkaCluster, KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig};
 use semel_core::{OutboxRow, Partition, Received, Sink, SinkError, Source, SourceError};
 use semel_tests::conformance::broker::{
     DESTINATION, last_positions, message, receive_at_least, row, rows_in_lanes,
@@ -27,7 +27,7 @@ const PARTITIONS: i32 = 4;
 
 /// A topic of its own on a broker.
 struct Topic {
-    servers: String,
+    cluster: KafkaCluster,
     topic: String,
 }
 
@@ -44,14 +44,14 @@ impl Topic {
             .create_topic_with(&topic, PARTITIONS, settings)
             .await?;
         Ok(Self {
-            servers: broker.servers(),
+            cluster: KafkaCluster::at(broker.servers()),
             topic,
         })
     }
 
     fn config(&self, group: &str) -> KafkaSourceConfig {
         KafkaSourceConfig {
-            servers: self.servers.clone(),
+            cluster: self.cluster.clone(),
             group: format!("{}-{group}", self.topic),
             instance: None,
             topics: vec![self.topic.clone()],
@@ -65,7 +65,7 @@ impl Topic {
 
     fn sink(&self) -> KafkaSink {
         KafkaSink::new(KafkaSinkConfig {
-            servers: self.servers.clone(),
+            cluster: self.cluster.clone(),
             destinations: BTreeMap::from([(DESTINATION.to_owned(), self.topic.clone())]),
         })
     }
@@ -254,7 +254,7 @@ async fn source_and_sink_come_back_after_the_broker_was_killed() -> Result<()> {
 async fn a_broker_that_was_never_there_is_unavailable() -> Result<()> {
     let topic = Topic {
         // The discard port, where nothing listens.
-        servers: "127.0.0.1:9".to_owned(),
+        cluster: KafkaCluster::at("127.0.0.1:9"),
         topic: "nowhere".to_owned(),
     };
     let error = nobody_listens(&topic.source("group"), &topic.sink()).await;
@@ -267,7 +267,7 @@ async fn a_broker_that_was_never_there_is_unavailable() -> Result<()> {
 async fn a_missing_topic_is_said_and_found_when_it_is_there() -> Result<()> {
     let broker = Kafka::shared().await?;
     let missing = Topic {
-        servers: broker.servers(),
+        cluster: KafkaCluster::at(broker.servers()),
         topic: format!("missing-{}", std::process::id()),
     };
     let (source, sink) = (missing.source("group"), missing.sink());
@@ -347,7 +347,7 @@ async fn no_row_is_left_to_the_broker_to_delay() -> Result<()> {
 async fn what_is_no_text_arrives_in_base64() -> Result<()> {
     let topic = Topic::shared().await?;
     let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", &topic.servers)
+        .set("bootstrap.servers", topic.cluster.servers())
         .create()?;
     let headers = OwnedHeaders::new()
         .insert(SentHeader {

@@ -8,3 +8,4 @@ mod memory;
 mod rabbitmq;
 mod rocketmq;
 mod shared;
+mod tls;

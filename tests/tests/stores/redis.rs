@@ -2,6 +2,7 @@
 
 use semel_core::{Clock, StoreError, SystemClock};
 use semel_stores::RedisStore;
+use semel_tests::servers::certificates::Certificates;
 use semel_tests::servers::redis::RedisServer;
 
 use super::*;
@@ -41,6 +42,29 @@ async fn a_server_that_stands_still_is_an_unknown_outcome() {
     let server = RedisServer::start().await.unwrap();
     let store = open(&server.url()).await;
     assert_settled(&store, server.process().unwrap()).await;
+}
+
+#[tokio::test]
+async fn who_is_not_known_is_not_spoken_to() {
+    let certificates = Certificates::new().unwrap();
+    let (server, encrypted) = RedisServer::start_with_tls(&certificates).await.unwrap();
+    let trusting =
+        |certificates: &Certificates| format!("{encrypted}?ca={}", certificates.ca().display());
+    fill(&open(&trusting(&certificates)).await).await;
+    assert_filled(&open(&server.url()).await).await;
+    let stranger = Certificates::new().unwrap();
+    let renamed = trusting(&certificates).replace("127.0.0.1", "localhost");
+    let plain =
+        trusting(&certificates).replace(&encrypted, &server.url().replace("redis:", "rediss:"));
+    for (url, why) in [
+        (trusting(&stranger), "UnknownIssuer"),
+        (encrypted.clone(), "UnknownIssuer"),
+        (renamed, "not valid for name"),
+        (plain, "can't be reached"),
+    ] {
+        let error = RedisStore::open(&url).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{url}: {error}");
+    }
 }
 
 #[tokio::test]

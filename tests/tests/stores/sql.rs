@@ -1,6 +1,7 @@
 //! What holds for every database, on a URL of an empty one.
 
 use semel_stores::SqlStore;
+pub use semel_tests::servers::certificates::Certificates;
 
 use super::*;
 
@@ -49,6 +50,15 @@ macro_rules! sql_tests {
             sql::many_records_expire(&url().await.1).await;
         }
 
+        #[tokio::test]
+        async fn who_is_not_known_is_not_spoken_to() {
+            let certificates = sql::Certificates::new().unwrap();
+            let server = $server::start_with_tls(&certificates).await.unwrap();
+            let encrypted = server.database().unwrap();
+            let plain = url().await.1;
+            sql::who_is_not_known_is_not_spoken_to(&encrypted, &plain, &certificates).await;
+        }
+
         #[test]
         fn a_thread_without_io_can_ask() {
             let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -64,6 +74,31 @@ macro_rules! sql_tests {
             sql::all_is_there_after_a_kill(urls, &mut server, $server::kill, restart).await;
         }
     };
+}
+
+pub async fn who_is_not_known_is_not_spoken_to(
+    encrypted: &str,
+    plain: &str,
+    certificates: &Certificates,
+) {
+    let trusting = |certificates: &Certificates| {
+        let ca = certificates.ca();
+        format!("{encrypted}?tls=verify&ca={}", ca.display())
+    };
+    fill(&open(&trusting(certificates)).await).await;
+    assert_filled(&open(&format!("{encrypted}?tls=require")).await).await;
+    let stranger = Certificates::new().unwrap();
+    for url in [trusting(&stranger), format!("{encrypted}?tls=verify")] {
+        let error = refusal(&url).await;
+        assert!(error.contains("certificate"), "{error}");
+    }
+    let renamed = trusting(certificates).replace("127.0.0.1", "localhost");
+    let error = refusal(&renamed).await;
+    assert!(error.contains("not valid for name"), "{error}");
+    for tls in ["require", "verify"] {
+        let error = refusal(&format!("{plain}?tls={tls}")).await;
+        assert!(error.contains("can't be encrypted"), "{error}");
+    }
 }
 
 /// The name of the database of a URL.

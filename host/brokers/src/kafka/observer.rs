@@ -1,18 +1,24 @@
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
+use tokio::time::sleep;
 
 use crate::lock::lock;
 
-/// Hears from a client's threads which partitions it has, and what goes wrong.
-#[derive(Default)]
+/// How far the client's threads may be behind an answer.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Hears from a client's threads which partitions it has, and what goes wrong. Its copies hear the
+/// same.
+#[derive(Clone, Default)]
 pub(super) struct Observer {
-    heard: Mutex<Heard>,
+    heard: Arc<Mutex<Heard>>,
 }
 
 #[derive(Default)]
@@ -27,9 +33,22 @@ impl Observer {
         self.heard().assigned.contains(partition)
     }
 
-    /// The last thing that went wrong since the last call, if any did.
+    /// The last thing that went wrong since the last call, if any did: the client's threads know
+    /// more of an outage than that nobody answers.
     pub(super) fn take_trouble(&self) -> Option<String> {
         self.heard().trouble.take()
+    }
+
+    /// The same, and waits a moment for it: the client's threads may be about to say it.
+    pub(super) async fn take_trouble_soon(&self) -> Option<String> {
+        let deadline = Instant::now() + MOMENT;
+        loop {
+            let trouble = self.take_trouble();
+            if trouble.is_some() || Instant::now() > deadline {
+                return trouble;
+            }
+            sleep(MOMENT / 10).await;
+        }
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -44,7 +63,12 @@ impl ClientContext for Observer {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
-        self.heard().trouble = Some(reason.to_owned());
+        let trouble = &mut self.heard().trouble;
+        // It follows upon the reason why the last of them is.
+        let all_down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if !all_down || trouble.is_none() {
+            *trouble = Some(reason.to_owned());
+        }
     }
 }
 

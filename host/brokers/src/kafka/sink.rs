@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, RwLock};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::client_config;
+use super::cluster::KafkaCluster;
 use super::errors::{describe, is_outage, is_refusal};
 use super::message::to_headers;
 use super::observer::Observer;
@@ -47,8 +47,8 @@ const QUEUE_KIB: &str = "131072";
 /// Where to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaSinkConfig {
-    /// The brokers' addresses, separated by `,`.
-    pub servers: String,
+    /// The cluster.
+    pub cluster: KafkaCluster,
     /// The topic of each destination's name.
     pub destinations: BTreeMap<String, String>,
 }
@@ -73,7 +73,29 @@ pub struct KafkaSink {
     batches: RwLock<()>,
 }
 
-type Client = FutureProducer<Observer>;
+#[derive(Clone)]
+struct Client {
+    producer: FutureProducer<Observer>,
+    /// A copy of the producer's, which keeps its own to itself.
+    observer: Observer,
+}
+
+impl Client {
+    /// An error in a line, with the reason for an outage.
+    async fn explain(&self, error: &KafkaError) -> String {
+        let text = describe(error);
+        if error
+            .rdkafka_error_code()
+            .is_some_and(|code| !is_outage(code))
+        {
+            return text;
+        }
+        match self.observer.take_trouble_soon().await {
+            Some(why) => format!("{text} ({why})"),
+            None => text,
+        }
+    }
+}
 
 enum State {
     Idle,
@@ -92,11 +114,11 @@ impl KafkaSink {
         }
     }
 
-    async fn producer(&self) -> Result<Client, SinkError> {
+    async fn client(&self) -> Result<Client, SinkError> {
         let mut state = self.state.lock().await;
-        if let State::Running(producer) = &*state {
-            let Some((_, reason)) = producer.client().fatal_error() else {
-                return Ok(producer.clone());
+        if let State::Running(client) = &*state {
+            let Some((_, reason)) = client.producer.client().fatal_error() else {
+                return Ok(client.clone());
             };
             // Such a producer sends nothing any more. A new one is as good as a new process.
             tracing::warn!(reason, "the Kafka producer failed and is started anew");
@@ -108,7 +130,7 @@ impl KafkaSink {
         if matches!(*state, State::Closed) {
             return Err(self.unavailable("the sink is closed"));
         }
-        let mut config = client_config(&self.config.servers);
+        let mut config = self.config.cluster.client_config();
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -120,27 +142,29 @@ impl KafkaSink {
             .set("queue.buffering.max.kbytes", QUEUE_KIB)
             // As the Java client has it.
             .set("partitioner", "murmur2_random");
-        let producer: Client = config
-            .create_with_context(Observer::default())
+        let observer = Observer::default();
+        let producer = config
+            .create_with_context(observer.clone())
             .map_err(|error| self.unavailable(&describe(&error)))?;
-        *state = State::Running(producer.clone());
-        Ok(producer)
+        let client = Client { producer, observer };
+        *state = State::Running(client.clone());
+        Ok(client)
     }
 
     fn unavailable(&self, reason: &str) -> SinkError {
-        let servers = &self.config.servers;
+        let servers = self.config.cluster.servers();
         SinkError::Unavailable(format!("Kafka at {servers}: {reason}"))
     }
 
     /// How many partitions a topic has.
-    async fn partitions(&self, producer: &Client, topic: &str) -> Result<i32, Failure> {
+    async fn partitions(&self, client: &Client, topic: &str) -> Result<i32, Failure> {
         let mut known = self.topics.lock().await;
         if let Some((count, since)) = known.get(topic)
             && since.elapsed() < AGE
         {
             return Ok(*count);
         }
-        let (asked, name) = (producer.clone(), topic.to_owned());
+        let (asked, name) = (client.producer.clone(), topic.to_owned());
         let found = spawn_blocking(move || partitions(asked.client(), &name, EXCHANGE)).await;
         let error = match found {
             Ok(Ok(count)) => {
@@ -151,8 +175,9 @@ impl KafkaSink {
             Err(_) => KafkaError::Canceled,
         };
         known.remove(topic);
-        let reason = format!("topic `{topic}`: {}", describe(&error));
-        Err(self.failure(&error, &reason))
+        drop(known);
+        let reason = client.explain(&error).await;
+        Err(self.failure(&error, &format!("topic `{topic}`: {reason}")))
     }
 
     /// An operator can mend most failures: they keep a message waiting.
@@ -170,26 +195,26 @@ impl KafkaSink {
             let error = SinkError::Unmapped(destination.to_string());
             return Err(Failure::single(error));
         };
-        let producer = self.producer().await.map_err(Failure::outage)?;
+        let client = self.client().await.map_err(Failure::outage)?;
         let partition = match &row.lane {
             Some(lane) => {
-                let count = self.partitions(&producer, topic).await?;
+                let count = self.partitions(&client, topic).await?;
                 Some(partition_of(lane.lane.as_bytes(), count))
             }
             None => {
-                self.partitions(&producer, topic).await?;
+                self.partitions(&client, topic).await?;
                 None
             }
         };
         let sent = {
             let _together = self.batches.read().await;
-            self.send(&producer, row, topic, partition).await
+            self.send(&client, row, topic, partition).await
         };
         let sent = match sent {
             // A batch is turned down as a whole. Who is the reason shows when each is alone.
             Err(Sent::Failed(error)) if error.rdkafka_error_code().is_some_and(is_refusal) => {
                 let _alone = self.batches.write().await;
-                self.send(&producer, row, topic, partition).await
+                self.send(&client, row, topic, partition).await
             }
             sent => sent,
         };
@@ -197,7 +222,8 @@ impl KafkaSink {
             Ok(()) => Ok(()),
             Err(Sent::Refused(error)) => Err(Failure::single(error)),
             Err(Sent::Failed(error)) => {
-                let reason = format!("topic `{topic}`: {}", describe(&error));
+                let reason = client.explain(&error).await;
+                let reason = format!("topic `{topic}`: {reason}");
                 if error.rdkafka_error_code().is_some_and(is_refusal) {
                     return Err(Failure::single(SinkError::Refused(reason)));
                 }
@@ -210,7 +236,7 @@ impl KafkaSink {
 
     async fn send(
         &self,
-        producer: &Client,
+        client: &Client,
         row: &OutboxRow,
         topic: &str,
         partition: Option<i32>,
@@ -226,7 +252,7 @@ impl KafkaSink {
         if let Some(partition) = partition {
             record = record.partition(partition);
         }
-        match timeout(SEND, producer.send(record, EXCHANGE)).await {
+        match timeout(SEND, client.producer.send(record, EXCHANGE)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err((error, _))) => Err(Sent::Failed(error)),
             Err(_) => Err(Sent::Failed(KafkaError::MessageProduction(
@@ -251,8 +277,8 @@ impl Sink for KafkaSink {
 
     async fn close(&self) {
         let before = std::mem::replace(&mut *self.state.lock().await, State::Closed);
-        if let State::Running(producer) = before {
-            let flushed = spawn_blocking(move || producer.flush(EXCHANGE));
+        if let State::Running(client) = before {
+            let flushed = spawn_blocking(move || client.producer.flush(EXCHANGE));
             if !matches!(timeout(2 * EXCHANGE, flushed).await, Ok(Ok(Ok(())))) {
                 tracing::debug!("the producer did not stop in time");
             }

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::client_config;
+use super::cluster::KafkaCluster;
 use super::errors::{describe, is_outage};
 use super::message::from_kafka;
 use super::observer::Observer;
@@ -46,8 +46,8 @@ const QUEUE_KIB: &str = "16384";
 /// What to consume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaSourceConfig {
-    /// The brokers' addresses, separated by `,`.
-    pub servers: String,
+    /// The cluster.
+    pub cluster: KafkaCluster,
     /// The consumer group: one for each plugin, on all hosts.
     pub group: String,
     /// This host's name as a static member of the group, if it is to be one.
@@ -146,7 +146,7 @@ impl KafkaSource {
 
     /// A consumer that has not spoken to anyone yet.
     fn start(&self) -> Result<Client, KafkaError> {
-        let mut config = client_config(&self.config.servers);
+        let mut config = self.config.cluster.client_config();
         config
             .set("group.id", &self.config.group)
             .set("enable.auto.commit", "false")
@@ -169,12 +169,12 @@ impl KafkaSource {
     }
 
     fn unavailable(&self, reason: &str) -> SourceError {
-        let servers = &self.config.servers;
+        let servers = self.config.cluster.servers();
         SourceError::Unavailable(format!("Kafka at {servers}: {reason}"))
     }
 
-    /// Whether the cluster answers, and has the topics.
-    async fn probe(&self, consumer: &Arc<Client>) -> Result<(), SourceError> {
+    /// Whether the cluster answers, and has the topics. Else it says what is wrong.
+    async fn probe(&self, consumer: &Arc<Client>) -> Result<(), String> {
         for topic in &self.config.topics {
             let (asked, name) = (Arc::clone(consumer), topic.clone());
             let found = spawn_blocking(move || partitions(asked.client(), &name, EXCHANGE)).await;
@@ -183,10 +183,7 @@ impl KafkaSource {
                 Ok(Err(error)) => describe(&error),
                 Err(error) => error.to_string(),
             };
-            // The client's threads know more of an outage than that nobody answers.
-            let trouble = consumer.context().take_trouble();
-            let trouble = trouble.map(|text| format!(" ({text})")).unwrap_or_default();
-            return Err(self.unavailable(&format!("topic `{topic}`: {error}{trouble}")));
+            return Err(format!("topic `{topic}`: {error}"));
         }
         Ok(())
     }
@@ -293,18 +290,29 @@ impl Source for KafkaSource {
         if let Some(trouble) = inbox.trouble.take() {
             return Err(trouble);
         }
-        if !inbox.reached {
-            self.probe(&consumer).await?;
-            inbox.reached = true;
-            inbox.heard = Instant::now();
-        }
-        let batch = self.fill(&consumer, &mut inbox, limit).await;
-        if !batch.is_empty() {
-            inbox.heard = Instant::now();
-        } else if let Some(trouble) = inbox.trouble.take() {
+        let mut batch = self.fill(&consumer, &mut inbox, limit).await;
+        if batch.is_empty()
+            && inbox.reached
+            && let Some(trouble) = inbox.trouble.take()
+        {
             return Err(trouble);
-        } else if inbox.heard.elapsed() > SILENCE {
-            self.probe(&consumer).await?;
+        }
+        let asks = batch.is_empty() && (!inbox.reached || inbox.heard.elapsed() > SILENCE);
+        if asks {
+            inbox.trouble = None;
+            if let Err(unanswered) = self.probe(&consumer).await {
+                // The client keeps to itself who did not let it in until it is listened to.
+                batch = self.fill(&consumer, &mut inbox, limit).await;
+                if batch.is_empty() {
+                    inbox.trouble = None;
+                    let why = consumer.context().take_trouble();
+                    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+                    return Err(self.unavailable(&format!("{unanswered}{why}")));
+                }
+            }
+        }
+        if asks || !batch.is_empty() {
+            inbox.reached = true;
             inbox.heard = Instant::now();
         }
         Ok(Received::Batch(batch))

@@ -9,7 +9,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use semel_core::Finding;
 use tokio::task::spawn_blocking;
 
-use super::client_config;
+use super::cluster::KafkaCluster;
 use super::errors::describe;
 use super::observer::Observer;
 use crate::survey::{Survey, TopicRole, TopicUse};
@@ -17,10 +17,10 @@ use crate::survey::{Survey, TopicRole, TopicUse};
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(5);
 
-/// Looks at a cluster, given by the addresses of some brokers, and at topics of it.
-pub async fn examine_kafka(servers: &str, topics: &[TopicUse]) -> Survey {
+/// Looks at a cluster and at topics of it.
+pub async fn examine_kafka(cluster: &KafkaCluster, topics: &[TopicUse]) -> Survey {
     let asked = {
-        let config = client_config(servers);
+        let config = cluster.client_config();
         spawn_blocking(move || {
             let client: BaseConsumer<Observer> = config
                 .create_with_context(Observer::default())
@@ -50,7 +50,7 @@ pub async fn examine_kafka(servers: &str, topics: &[TopicUse]) -> Survey {
     survey
         .findings
         .push(Finding::unchecked("clock", "Kafka does not tell its time"));
-    let settings = settings(servers, &metadata, topics).await;
+    let settings = settings(cluster, &metadata, topics).await;
     for used in topics {
         let subject = format!("topic {}", used.topic);
         let Some(topic) = found(&metadata, &used.topic) else {
@@ -91,7 +91,7 @@ type Settings = HashMap<String, String>;
 
 /// The settings of those topics that there are, by their names.
 async fn settings(
-    servers: &str,
+    cluster: &KafkaCluster,
     metadata: &Metadata,
     topics: &[TopicUse],
 ) -> Result<HashMap<String, Settings>, String> {
@@ -103,7 +103,8 @@ async fn settings(
     if there.is_empty() {
         return Ok(HashMap::new());
     }
-    let admin: AdminClient<Observer> = client_config(servers)
+    let admin: AdminClient<Observer> = cluster
+        .client_config()
         .create_with_context(Observer::default())
         .map_err(|error| describe(&error))?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST));

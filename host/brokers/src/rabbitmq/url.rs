@@ -4,6 +4,8 @@ use std::str::FromStr;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 
 use super::queue::RabbitMqQueueKind;
+use crate::percent::decoded;
+use crate::tls::{TlsFileError, TlsFiles};
 
 /// After how many seconds of silence the other side is asked for a sign of life.
 const HEARTBEAT: u16 = 10;
@@ -14,10 +16,12 @@ const DEFAULT_PREFETCH: u16 = 1000;
 
 /// Where a RabbitMQ broker is:
 /// `amqp://[USER:PASSWORD@]HOST:PORT[/VHOST][?prefetch=N][&declare=quorum]`, or `amqps://` with
-/// TLS. `declare` may also be `quorum-single`. What is no letter in a name is written as `%XX`.
+/// TLS, then also with `ca=FILE`, an authority to trust beside the system's, and `certificate=FILE` and
+/// `key=FILE`, shown to brokers that ask. `declare` may also be `quorum-single`. What is no letter in
+/// a name is written as `%XX`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RabbitMqUrl {
-    tls: bool,
+    pub(super) tls: Option<TlsFiles>,
     user: String,
     password: String,
     host: String,
@@ -70,6 +74,11 @@ impl RabbitMqUrl {
         Ok(Some((url, destination)))
     }
 
+    /// Whether the files that it names can be used.
+    pub fn check_files(&self) -> Result<(), TlsFileError> {
+        self.tls.as_ref().map_or(Ok(()), TlsFiles::check)
+    }
+
     /// The address without credentials, for people.
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -78,8 +87,8 @@ impl RabbitMqUrl {
     pub(super) fn uri(&self) -> AMQPUri {
         AMQPUri {
             scheme: match self.tls {
-                true => AMQPScheme::AMQPS,
-                false => AMQPScheme::AMQP,
+                Some(_) => AMQPScheme::AMQPS,
+                None => AMQPScheme::AMQP,
             },
             authority: AMQPAuthority {
                 userinfo: AMQPUserInfo {
@@ -155,6 +164,7 @@ fn parse(url: &str) -> Result<(RabbitMqUrl, Vec<String>), String> {
     let path = segments.collect::<Result<Vec<_>, _>>()?;
 
     let (mut prefetch, mut declare) = (DEFAULT_PREFETCH, None);
+    let mut files = TlsFiles::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some(("prefetch", value)) => {
@@ -171,11 +181,13 @@ fn parse(url: &str) -> Result<(RabbitMqUrl, Vec<String>), String> {
                     "`declare={value}` is none of `quorum` and `quorum-single`"
                 ));
             }
+            Some((name, value)) if files.take(name, value)? => {}
             _ => return Err(format!("`{pair}` is no known parameter")),
         }
     }
+    files.agree(tls, "amqps")?;
     let url = RabbitMqUrl {
-        tls,
+        tls: tls.then_some(files),
         user: decoded(user)?,
         password: decoded(password)?,
         host: host.to_owned(),
@@ -185,30 +197,6 @@ fn parse(url: &str) -> Result<(RabbitMqUrl, Vec<String>), String> {
         declare,
     };
     Ok((url, path))
-}
-
-/// A part of a URL without its `%XX`.
-fn decoded(text: &str) -> Result<String, String> {
-    let wrong = || "a `%` is not followed by two hexadecimal digits of UTF-8".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        rest = behind;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let (Some(high), Some(low)) = (
-            rest.first().copied().and_then(digit),
-            rest.get(1).copied().and_then(digit),
-        ) else {
-            return Err(wrong());
-        };
-        bytes.push(u8::try_from(high * 16 + low).map_err(|_| wrong())?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -275,6 +263,7 @@ mod tests {
             ("amqp://a:1?prefetch=0", "no number from 1"),
             ("amqp://a:1?declare=classic", "none of"),
             ("amqp://a:1?group=x", "no known parameter"),
+            ("amqp://me:secret@a:1?ca=/c", "go with `amqps://`"),
         ];
         for (url, reason) in cases {
             let error = url.parse::<RabbitMqUrl>().unwrap_err().to_string();

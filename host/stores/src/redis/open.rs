@@ -1,6 +1,10 @@
 //! What is asked of a server before it is trusted.
 
-use redis::{Client as Server, IntoConnectionInfo};
+use std::fs;
+use std::path::PathBuf;
+
+use redis::{Client as Server, IntoConnectionInfo, TlsCertificates};
+use rustls::crypto::aws_lc_rs;
 
 use super::RedisStore;
 use super::client::{Client, Script};
@@ -14,6 +18,8 @@ use crate::url::without_password;
 pub(super) struct Address {
     server: String,
     prefix: String,
+    /// Whom to trust in place of the well-known authorities.
+    ca: Option<PathBuf>,
     /// How many replicas must confirm each commit.
     pub(super) replicas: u32,
 }
@@ -24,6 +30,7 @@ impl Address {
         let mut address = Self {
             server: server.to_owned(),
             prefix: "semel".to_owned(),
+            ca: None,
             replicas: 0,
         };
         for setting in query.split('&').filter(|setting| !setting.is_empty()) {
@@ -35,9 +42,11 @@ impl Address {
                         format!("`wait={value}` is no number of replicas, such as `wait=1`")
                     })?;
                 }
+                "ca" if server.starts_with("rediss:") => address.ca = Some(value.into()),
+                "ca" => return Err("`ca=` goes with `rediss://`".to_owned()),
                 _ => {
                     return Err(format!(
-                        "the setting `{name}` is not known; there are `prefix` and `wait`"
+                        "the setting `{name}` is not known; there are `prefix`, `wait` and `ca`"
                     ));
                 }
             }
@@ -50,6 +59,25 @@ impl Address {
             ));
         }
         Ok(address)
+    }
+
+    fn server(&self) -> Result<Server, String> {
+        let info = self.server.as_str().into_connection_info();
+        let info = info.map_err(|error| error.to_string())?;
+        let root_cert = self.ca.as_ref().map(|path| {
+            fs::read(path).map_err(|error| format!("`ca={}`: {error}", path.display()))
+        });
+        let certificates = TlsCertificates {
+            client_tls: None,
+            root_cert: root_cert.transpose()?,
+        };
+        // The client takes the process's provider, which is not settled where two are built in.
+        let _ = aws_lc_rs::default_provider().install_default();
+        let server = match self.server.starts_with("rediss:") {
+            true => Server::build_with_tls(info, certificates),
+            false => Server::open(info),
+        };
+        server.map_err(|error| error.to_string())
     }
 }
 
@@ -70,9 +98,7 @@ pub(super) async fn connect(url: &str) -> Result<(Client, Address), OpenError> {
         reason,
     };
     let address = Address::parse(url).map_err(invalid)?;
-    let info = address.server.as_str().into_connection_info();
-    let info = info.map_err(|error| invalid(error.to_string()))?;
-    let server = Server::open(info).map_err(|error| invalid(error.to_string()))?;
+    let server = address.server().map_err(invalid)?;
     let client = Client::connect(&server, address.replicas).await;
     let client = client.map_err(|error| {
         let reason =
@@ -114,11 +140,15 @@ mod tests {
         assert_eq!(address.server, "redis://h:1/2");
         assert_eq!((address.prefix.as_str(), address.replicas), ("a:b", 2));
         assert_eq!(Address::parse("redis://h").unwrap().prefix, "semel");
+        let server = Address::parse("rediss://h?ca=/nowhere").unwrap().server();
+        let error = server.err().unwrap();
+        assert!(error.contains("`ca=/nowhere`: No such file"), "{error}");
         for (url, says) in [
             ("redis://h?prefx=a", "`prefx` is not known"),
             ("redis://h?wait=x", "`wait=x`"),
             ("redis://h?prefix=a{b}", "`a{b}`"),
             ("redis://h?prefix=", "prefix ``"),
+            ("redis://h?ca=/c", "goes with `rediss://`"),
         ] {
             let error = Address::parse(url).err().unwrap();
             assert!(error.contains(says), "{error}");
