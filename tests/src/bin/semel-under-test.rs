@@ -4,14 +4,14 @@
 #![recursion_limit = "512"] // the RocketMQ client's futures nest deeply
 
 use std::env;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anyhow::{Context, Result};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use semel_core::crash::{CrashPoint, at_crash_points};
 use semel_tests::passage::{CRASH_AT, PAUSE_AT, Passage, RECORD};
 
@@ -83,6 +83,16 @@ fn pass(point: CrashPoint) {
     }
 }
 
+/// The signal goes to the process, by way of this thread: it acts before this thread goes on.
+/// Sent by the process's own number, SIGSTOP acts when the first thread comes to run, and this one is
+/// past the crash point by then.
 fn send_to_self(signal: Signal) {
-    kill_process(getpid(), signal).expect("a process may signal itself");
+    let thread = this_thread().expect("/proc says which thread this is");
+    kill_process(thread, signal).expect("a process may signal itself");
+}
+
+fn this_thread() -> Option<Pid> {
+    // PROCESS/task/THREAD
+    let link = fs::read_link("/proc/thread-self").ok()?;
+    Pid::from_raw(link.file_name()?.to_str()?.parse().ok()?)
 }
