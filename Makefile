@@ -33,7 +33,7 @@ lint-deploy: ## Check the Dockerfile, the chart and the unit (helm is not instal
 	scripts/lint-deploy.sh
 
 unit:
-	cargo test $(CARGO_ARGS)
+	cargo test $(CARGO_ARGS) --no-fail-fast
 
 sweep: build plugins tools ## Kill the host at every crash point on real servers, and simulate a million seeds
 	SEEDS=1000000 cargo test $(CARGO_ARGS) --test simulation -- --nocapture
