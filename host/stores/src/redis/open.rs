@@ -42,7 +42,7 @@ impl Address {
                         format!("`wait={value}` is no number of replicas, such as `wait=1`")
                     })?;
                 }
-                "ca" if server.starts_with("rediss:") => address.ca = Some(value.into()),
+                "ca" if is_encrypted(server) => address.ca = Some(value.into()),
                 "ca" => return Err("`ca=` goes with `rediss://`".to_owned()),
                 _ => {
                     return Err(format!(
@@ -64,6 +64,9 @@ impl Address {
     fn server(&self) -> Result<Server, String> {
         let info = self.server.as_str().into_connection_info();
         let info = info.map_err(|error| error.to_string())?;
+        if !is_encrypted(&self.server) {
+            return Server::open(info).map_err(|error| error.to_string());
+        }
         let root_cert = self.ca.as_ref().map(|path| {
             fs::read(path).map_err(|error| format!("`ca={}`: {error}", path.display()))
         });
@@ -73,12 +76,12 @@ impl Address {
         };
         // The client takes the process's provider, which is not settled where two are built in.
         let _ = aws_lc_rs::default_provider().install_default();
-        let server = match self.server.starts_with("rediss:") {
-            true => Server::build_with_tls(info, certificates),
-            false => Server::open(info),
-        };
-        server.map_err(|error| error.to_string())
+        Server::build_with_tls(info, certificates).map_err(|error| error.to_string())
     }
+}
+
+fn is_encrypted(server: &str) -> bool {
+    server.starts_with("rediss:")
 }
 
 pub(super) async fn open(url: &str) -> Result<RedisStore, OpenError> {
