@@ -20,7 +20,6 @@ use tokio::task::spawn_blocking;
 
 pub use secured::Secured;
 
-use super::certificates::Certificates;
 use super::program::{free_ports, home, tools, try_start, wait_until_up};
 use crate::child::{Process, bound_command};
 
@@ -51,26 +50,21 @@ pub struct Kafka {
 impl Kafka {
     /// Starts a broker and waits until it is up.
     pub async fn start() -> Result<Self> {
-        Self::launch(None).await
+        Self::launch(false).await
     }
 
     /// Starts one with listeners that let in only whom they know, beside the plain one.
     pub async fn start_secured() -> Result<Self> {
-        let secured = Secured {
-            certificates: Certificates::new()?,
-            login_port: 0,
-            mutual_port: 0,
-        };
-        Self::launch(Some(secured)).await
+        Self::launch(true).await
     }
 
-    async fn launch(secured: Option<Secured>) -> Result<Self> {
+    async fn launch(secured: bool) -> Result<Self> {
         let jars = jars()?;
         let home = home("kafka")?;
         let mut server = Self {
             home,
             jars,
-            secured,
+            secured: None,
             port: 0,
             controller_port: 0,
             process: None,
@@ -78,8 +72,8 @@ impl Kafka {
         try_start(async || {
             server.port = free_ports(&[0, 1, 2, 3])?;
             server.controller_port = server.port + 1;
-            if let Some(secured) = &mut server.secured {
-                (secured.login_port, secured.mutual_port) = (server.port + 2, server.port + 3);
+            if secured {
+                server.secured = Some(Secured::at(server.port + 2)?);
             }
             server.format_and_start().await
         })
@@ -208,6 +202,7 @@ impl Kafka {
         let (port, controller) = (self.port, self.controller_port);
         let secured = self.secured.as_ref();
         let more_listeners = secured.map(Secured::listeners).unwrap_or_default();
+        let more_protocols = secured.map(Secured::protocols).unwrap_or_default();
         let more_settings = secured.map(Secured::settings).unwrap_or_default();
         let config = format!(
             "process.roles=broker,controller\n\
@@ -216,7 +211,7 @@ impl Kafka {
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more_listeners}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more_listeners}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{more_protocols}\n\
              log.dirs={home}/data\n\
              auto.create.topics.enable=false\n\
              num.network.threads=2\n\

@@ -1,3 +1,5 @@
+use anyhow::Result;
+
 use super::super::certificates::Certificates;
 
 /// The listeners of a broker that let in only whom they know.
@@ -18,20 +20,33 @@ impl Secured {
     /// With what; it has characters that a URL must encode.
     pub const PASSWORD: &str = "p@ss/w:rd";
 
+    /// Listeners on a port and the one behind it.
+    pub(super) fn at(port: u16) -> Result<Self> {
+        Ok(Self {
+            certificates: Certificates::new()?,
+            login_port: port,
+            mutual_port: port + 1,
+        })
+    }
+
     /// More listeners, as `listeners` and `advertised.listeners` take them.
     pub(super) fn listeners(&self) -> String {
         let (login, mutual) = (self.login_port, self.mutual_port);
         format!(",LOGIN://127.0.0.1:{login},MUTUAL://127.0.0.1:{mutual}")
     }
 
-    /// How they are spoken to.
+    /// What is spoken there, as `listener.security.protocol.map` takes it.
+    pub(super) fn protocols(&self) -> &str {
+        ",LOGIN:SASL_SSL,MUTUAL:SSL"
+    }
+
+    /// What they show, trust and ask for.
     pub(super) fn settings(&self) -> String {
         let (user, password) = (Self::USER, Self::PASSWORD);
         let both = self.certificates.key_and_certificate();
         let ca = self.certificates.ca();
         format!(
-            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL\n\
-             ssl.keystore.type=PEM\n\
+            "ssl.keystore.type=PEM\n\
              ssl.keystore.location={}\n\
              ssl.truststore.type=PEM\n\
              ssl.truststore.location={}\n\
