@@ -188,6 +188,28 @@ impl KafkaSource {
         Ok(())
     }
 
+    /// Asks whether the cluster is there. What comes in place of an answer is handed over.
+    async fn ask(
+        &self,
+        consumer: &Arc<Client>,
+        inbox: &mut Inbox,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, SourceError> {
+        inbox.trouble = None;
+        let Err(unanswered) = self.probe(consumer).await else {
+            return Ok(Vec::new());
+        };
+        // The client keeps to itself who did not let it in until it is listened to.
+        let batch = self.fill(consumer, inbox, limit).await;
+        if !batch.is_empty() {
+            return Ok(batch);
+        }
+        inbox.trouble = None;
+        let why = consumer.context().take_trouble();
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        Err(self.unavailable(&format!("{unanswered}{why}")))
+    }
+
     /// What an error in the stream of messages means. None if it needs no mention.
     fn trouble(&self, error: &KafkaError) -> Option<SourceError> {
         let reason = describe(error);
@@ -299,17 +321,7 @@ impl Source for KafkaSource {
         }
         let asks = batch.is_empty() && (!inbox.reached || inbox.heard.elapsed() > SILENCE);
         if asks {
-            inbox.trouble = None;
-            if let Err(unanswered) = self.probe(&consumer).await {
-                // The client keeps to itself who did not let it in until it is listened to.
-                batch = self.fill(&consumer, &mut inbox, limit).await;
-                if batch.is_empty() {
-                    inbox.trouble = None;
-                    let why = consumer.context().take_trouble();
-                    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-                    return Err(self.unavailable(&format!("{unanswered}{why}")));
-                }
-            }
+            batch = self.ask(&consumer, &mut inbox, limit).await?;
         }
         if asks || !batch.is_empty() {
             inbox.reached = true;
