@@ -117,6 +117,10 @@ async fn kafka_lets_in_whom_it_knows() -> Result<()> {
         shut_out(&source, &sink, why)
             .await
             .with_context(|| url.clone())?;
+        let cluster = url.parse::<KafkaUrl>()?.cluster;
+        let survey = examine_kafka(&cluster, &[]).await;
+        let findings: Vec<_> = survey.findings.iter().map(ToString::to_string).collect();
+        ensure!(findings.concat().contains(why), "{url}: {findings:?}");
     }
     Ok(())
 }

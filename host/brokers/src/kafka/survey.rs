@@ -17,6 +17,9 @@ use crate::survey::{Survey, TopicRole, TopicUse};
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(5);
 
+/// How long an event is waited for that is about to come.
+const EVENT: Duration = Duration::from_millis(100);
+
 /// Looks at a cluster and at topics of it.
 pub async fn examine_kafka(cluster: &KafkaCluster, topics: &[TopicUse]) -> Survey {
     let asked = {
@@ -28,6 +31,9 @@ pub async fn examine_kafka(cluster: &KafkaCluster, topics: &[TopicUse]) -> Surve
             // Of all topics: to ask for one might create it.
             let metadata = client.fetch_metadata(None, REQUEST);
             metadata.map_err(|error| {
+                // What its threads heard of it is told to whom asks for events, of which there
+                // is no other here.
+                let _ = client.poll(EVENT);
                 let trouble = client.context().take_trouble();
                 trouble.unwrap_or_else(|| describe(&error))
             })
