@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use semel_brokers::{FileName, examine_output};
-use semel_core::{Finding, PluginName};
+use semel_core::{Finding, Level, PluginName};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -72,7 +72,7 @@ pub async fn examine(setup: Setup) -> Vec<Report> {
     reports.extend(files);
     let brokers = Brokers::default();
     let (store, source, destinations) = tokio::join!(
-        examine_store(&setup.store, &plugins),
+        examine_store(&setup, &plugins),
         source::examine(&setup, &plugins, &brokers),
         examine_destinations(&setup, &brokers),
     );
@@ -96,9 +96,19 @@ fn together(reports: Vec<Report>) -> Vec<Report> {
     parts.into_iter().flat_map(|(_, same)| same).collect()
 }
 
-async fn examine_store(url: &str, plugins: &[DeclaredPlugin]) -> Vec<Finding> {
+async fn examine_store(setup: &Setup, plugins: &[DeclaredPlugin]) -> Vec<Finding> {
+    let url = setup.store.as_str();
     let names: Vec<PluginName> = plugins.iter().map(|plugin| plugin.name.clone()).collect();
-    let examined = timeout(PATIENCE, semel_stores::examine(url, &names)).await;
+    let examining = async {
+        let mut findings = semel_stores::examine(url, &names).await;
+        let failed = findings.iter().any(|it| it.level == Level::Failure);
+        let granted = setup.config.plugins.values().flat_map(|plugin| &plugin.sql);
+        for grants in granted.filter(|_| semel_stores::is_database(url) && !failed) {
+            findings.extend(semel_stores::examine_grants(url, &grants.clone().into()).await);
+        }
+        findings
+    };
+    let examined = timeout(PATIENCE, examining).await;
     examined.unwrap_or_else(|_| vec![silence("server")])
 }
 

@@ -90,10 +90,12 @@ async fn run_with(
     let loaded = tokio::task::block_in_place(|| plugins::load(&host.plugins, config))?;
     let store = semel_stores::open(&host.store).await?;
     tracing::info!(url = redacted(&host.store), "the store is open");
-    let plugins = loaded
-        .into_iter()
-        .map(|plugin| ReadyPlugin::new(plugin, config, &*store, outlet.names(), host.concurrency))
-        .collect::<Result<Vec<_>>>()?;
+    let mut plugins = Vec::with_capacity(loaded.len());
+    for plugin in loaded {
+        let names = outlet.names();
+        let plugin = ReadyPlugin::new(plugin, config, &*store, names, host.concurrency);
+        plugins.push(plugin.await?);
+    }
     let declared: Vec<_> = plugins.iter().map(|it| it.declared.clone()).collect();
     let opened = sources::open(&host.incoming, config.source.as_ref(), &declared, brokers).await?;
     retention::check(&declared, &opened.sources)?;

@@ -108,7 +108,7 @@ fn default_cache_dir() -> Option<PathBuf> {
 impl ReadyPlugin {
     /// Puts together what the manifest, the configuration and the command line say, and tells
     /// the operator. `mapped` are the destinations that lead somewhere; none means any.
-    pub fn new(
+    pub async fn new(
         plugin: LoadedPlugin,
         config: &Config,
         store: &dyn Store,
@@ -124,10 +124,15 @@ impl ReadyPlugin {
                     "[plugins.{name}] allows the destination `{missing}`, which leads nowhere: add [destinations.{missing}] with a url, or use --output"
                 )
             })?;
-        let sql = configured.sql.clone().map(|sql| store.sql(&sql.into()));
-        let sql = sql
-            .transpose()
-            .map_err(|error| anyhow!("[plugins.{name}.sql] can't be granted: {error}"))?;
+        let sql = match &configured.sql {
+            Some(granted) => Some(
+                store
+                    .sql(&granted.clone().into())
+                    .await
+                    .map_err(|error| anyhow!("[plugins.{name}.sql] can't be granted: {error}"))?,
+            ),
+            None => None,
+        };
         let grants = Grants {
             namespace: config.namespace(name).into(),
             destinations,

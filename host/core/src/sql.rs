@@ -1,5 +1,6 @@
 //! The user's own tables: what a handler may ask of them, and what it gets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -55,6 +56,8 @@ impl Eq for SqlValue {}
 /// A statement that a run staged: an `INSERT`, `UPDATE` or `DELETE` that was granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
+    /// The table that it changes, as grants name it.
+    pub table: Arc<str>,
     /// The text as the database is given it, in the database's own form.
     pub text: Arc<str>,
     /// The parameters, in the order in which that text asks for them.
@@ -161,6 +164,18 @@ pub struct SqlGrants {
     pub delete: Vec<String>,
     /// Functions that it may call beside the usual ones. They must change nothing.
     pub functions: Vec<String>,
+}
+
+impl SqlGrants {
+    /// The tables, each with whether it may be changed.
+    pub fn tables(&self) -> BTreeMap<&str, bool> {
+        let queried = self.select.iter().map(|table| (table, false));
+        let changed = [&self.insert, &self.update, &self.delete];
+        let changed = changed.into_iter().flatten().map(|table| (table, true));
+        let all = queried.chain(changed);
+        all.map(|(table, changes)| (table.as_str(), changes))
+            .collect()
+    }
 }
 
 /// The user's tables, as one plugin may use them.

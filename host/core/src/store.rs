@@ -80,8 +80,9 @@ pub trait Store: Send + Sync + 'static {
     /// no longer be committed then.
     async fn fence(&self, record: &RecordId, run: RunId) -> Result<bool, StoreError>;
 
-    /// The user's own tables beside the store's, as a plugin with these grants may use them.
-    fn sql(&self, grants: &SqlGrants) -> Result<Arc<dyn SqlAccess>, StoreError> {
+    /// The user's own tables beside the store's, as a plugin with these grants may use them. A
+    /// table whose changes would not be kept and taken back with the store's can't be granted.
+    async fn sql(&self, grants: &SqlGrants) -> Result<Arc<dyn SqlAccess>, StoreError> {
         let _ = grants;
         Err(StoreError::failed(
             "it keeps no tables of yours: `sql` needs a store in a MySQL, MariaDB or PostgreSQL \

@@ -29,6 +29,7 @@ impl SqlAccess for Number {
         on_miss: OnMiss,
     ) -> Result<Statement, SqlError> {
         Ok(Statement {
+            table: "numbers".into(),
             text: text.into(),
             parameters,
             rows,

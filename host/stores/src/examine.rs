@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use semel_core::{Admin, Finding, Level, PluginName, StoreError};
+use semel_core::{Admin, Finding, Level, PluginName, SqlGrants, StoreError};
 
 use crate::url::is_database;
 use crate::{RedbStore, RedisStore, SqlStore};
@@ -31,6 +31,13 @@ pub async fn examine(url: &str, plugins: &[PluginName]) -> Vec<Finding> {
             Err(error) => vec![Finding::failure("URL", error.to_string())],
         },
     }
+}
+
+/// Looks at the tables beside a store in a database that are granted to a plugin, of which
+/// nothing is changed. What [`Store::sql`](semel_core::Store::sql) refuses is a
+/// [`Failure`](Level::Failure).
+pub async fn examine_grants(url: &str, grants: &SqlGrants) -> Vec<Finding> {
+    SqlStore::examine_grants(url, grants).await
 }
 
 /// What opening makes of what was found: it ends with the first failure, and warns in the log.

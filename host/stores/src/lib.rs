@@ -22,5 +22,5 @@ pub use self::redb::RedbStore;
 pub use self::redis::RedisStore;
 pub use self::sql::SqlStore;
 
-pub use self::examine::examine;
+pub use self::examine::{examine, examine_grants};
 pub use self::url::{OpenError, is_database, migrate, open};

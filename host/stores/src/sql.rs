@@ -8,7 +8,8 @@
 //! writes, notes version and time in the locked row, and commits.
 //!
 //! Statements of plugins on tables beside the store's are carried out between the two round trips,
-//! each run's behind a savepoint, so that one that misses takes back its own and no other's.
+//! each run's behind a savepoint, so that one that misses takes back its own and no other's. A table
+//! that the server could not take back is not changed at all (`server/targets.rs`).
 //!
 //! Everything else that decides by what is stored (fences, expiry, replays, refusals) takes the
 //! same lock first. So they happen one after the other, and under READ COMMITTED, where each
@@ -73,7 +74,7 @@ use self::book::{DEAD, DONE, Facts, PARKED};
 use self::questions::Questions;
 use self::rows::insert_letters;
 use self::schema::{Tables, lane_id, record_id, state_id};
-use self::server::{Failure, Patience, Server};
+use self::server::{Failure, Patience, Server, Target};
 use self::text::{limit, signed};
 use crate::OpenError;
 
@@ -113,6 +114,11 @@ impl SqlStore {
     /// Looks at the server and at what waits there. See [`examine`](crate::examine).
     pub(crate) async fn examine(url: &str, plugins: &[PluginName]) -> Vec<Finding> {
         open::examine(url, plugins).await
+    }
+
+    /// Looks at tables beside the store's. See [`examine_grants`](crate::examine_grants).
+    pub(crate) async fn examine_grants(url: &str, grants: &SqlGrants) -> Vec<Finding> {
+        open::examine_grants(url, grants).await
     }
 
     async fn try_commit(&self, runs: &[Run]) -> Result<Vec<Outcome>, Failure> {
@@ -385,9 +391,17 @@ impl Store for SqlStore {
         self.server.inside(self.fence_run(record, run)).await
     }
 
-    fn sql(&self, grants: &SqlGrants) -> Result<Arc<dyn SqlAccess>, StoreError> {
+    async fn sql(&self, grants: &SqlGrants) -> Result<Arc<dyn SqlAccess>, StoreError> {
         let reader = Arc::clone(&self.reader);
         let access = Access::new(grants.clone(), self.kind, &self.tables, reader)?;
+        for (_, changes, target) in access.survey().await? {
+            match target {
+                Target::Unfit(reason) if changes => return Err(StoreError::failed(reason)),
+                // It may be made while the host runs, and is looked at before it is changed.
+                Target::Absent(reason) => tracing::warn!("{reason}"),
+                Target::Fit | Target::Unfit(_) => {}
+            }
+        }
         Ok(Arc::new(access))
     }
 

@@ -135,7 +135,7 @@ async fn rows(
         select: vec![TABLE.to_owned()],
         ..SqlGrants::default()
     };
-    let Ok(tables) = store.sql(&grants) else {
+    let Ok(tables) = store.sql(&grants).await else {
         return Ok(None);
     };
     let limits = QueryLimits {

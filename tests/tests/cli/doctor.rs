@@ -349,6 +349,21 @@ async fn databases_are_looked_at_and_not_migrated() -> Result<()> {
     told.says("store", "tables", "good", &["InnoDB"])?;
     told.says("store", "outbox", "note", &["that wait: 0"])?;
 
+    mariadb.sql(
+        "USE test0; CREATE TABLE stock (n INTEGER); CREATE TABLE audit (n INTEGER) ENGINE = MyISAM",
+    )?;
+    for (granted, level, says) in [
+        ("update = [\"stock\"]", "good", "taken back"),
+        ("update = [\"later\"]", "warning", "there is no table"),
+        ("select = [\"audit\"]", "good", "to be queried"),
+        ("insert = [\"audit\"]", "failure", "MyISAM"),
+    ] {
+        site.write("semel.toml", format!("[plugins.points.sql]\n{granted}\n"))?;
+        let table = granted.split('"').nth(1).expect("it names one");
+        about(&url)?.says("store", &format!("table {table}"), level, &[says])?;
+    }
+    site.write("semel.toml", "")?;
+
     let url = postgres.database()?;
     let told = about(&url)?;
     told.is_all_good()?;

@@ -33,15 +33,15 @@ impl Beside {
     pub(super) async fn open(database: &Database) -> Self {
         let all = || vec!["t".to_owned()];
         let store: Arc<dyn Admin> = Arc::new(SqlStore::open(&database.url).await.unwrap());
-        let access = store.sql(&SqlGrants {
+        let grants = SqlGrants {
             select: all(),
             insert: all(),
             update: all(),
             delete: all(),
             functions: Vec::new(),
-        });
+        };
         Self {
-            access: access.unwrap(),
+            access: store.sql(&grants).await.unwrap(),
             store,
         }
     }
@@ -53,7 +53,7 @@ impl Beside {
     }
 
     /// Adds a statement to a run, which must find as many rows.
-    fn stage(&self, mut run: Run, text: &str, values: &[i64], rows: Option<u64>) -> Run {
+    pub(super) fn stage(&self, mut run: Run, text: &str, values: &[i64], rows: Option<u64>) -> Run {
         let values = values.iter().map(|value| SqlValue::Integer(*value));
         let statement = self
             .access
@@ -72,7 +72,7 @@ impl Beside {
     }
 }
 
-fn missed(outcome: &Outcome) -> &Miss {
+pub(super) fn missed(outcome: &Outcome) -> &Miss {
     match outcome {
         Outcome::Missed(miss) => miss,
         other => panic!("{other:?}"),
@@ -251,9 +251,8 @@ async fn the_store_s_own_tables_can_t_be_granted(database: Database) {
             update: vec![table.to_owned()],
             ..SqlGrants::default()
         };
-        let error = semel_core::Store::sql(&store, &grants)
-            .unwrap_err()
-            .to_string();
+        let refused = semel_core::Store::sql(&store, &grants).await;
+        let error = refused.unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
 }

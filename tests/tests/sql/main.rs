@@ -4,6 +4,7 @@
 
 mod commit;
 mod host;
+mod targets;
 mod values;
 
 use semel_tests::servers::mariadb::MariadbServer;

@@ -29,7 +29,7 @@ async fn access(
         functions: functions.iter().map(|name| (*name).to_owned()).collect(),
         ..SqlGrants::default()
     };
-    semel_core::Store::sql(&store, &grants).unwrap()
+    semel_core::Store::sql(&store, &grants).await.unwrap()
 }
 
 fn texts(values: &[SqlValue]) -> Vec<&str> {

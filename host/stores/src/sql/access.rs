@@ -21,7 +21,7 @@ use semel_core::{
 use self::check::{Checked, Kind};
 use super::address;
 use super::schema::Tables;
-use super::server::{Patience, QueryFailure, Server};
+use super::server::{Patience, QueryFailure, Server, Target};
 
 /// Texts that are remembered as checked. A plugin has few, and values are not part of them.
 const REMEMBERED: usize = 256;
@@ -44,13 +44,7 @@ impl Access {
         tables: &Tables,
         reader: Arc<Server>,
     ) -> Result<Self, StoreError> {
-        let granted = [
-            &grants.select,
-            &grants.insert,
-            &grants.update,
-            &grants.delete,
-        ];
-        for table in granted.into_iter().flatten() {
+        for &table in grants.tables().keys() {
             let (schema, name) = table.rsplit_once('.').unwrap_or(("", table));
             let is_system = ["information_schema", "mysql", "performance_schema", "sys"]
                 .iter()
@@ -75,6 +69,16 @@ impl Access {
             reader,
             checked: Mutex::default(),
         })
+    }
+
+    /// The tables as they are now, each with whether it may be changed.
+    pub(super) async fn survey(&self) -> Result<Vec<(&str, bool, Target)>, StoreError> {
+        let mut found = Vec::new();
+        for (table, changes) in self.grants.tables() {
+            let target = self.reader.inside(self.reader.survey(table)).await?;
+            found.push((table, changes, target));
+        }
+        Ok(found)
     }
 
     fn check(&self, kind: Kind, text: &str, parameters: usize) -> Result<Arc<Checked>, SqlError> {
@@ -146,6 +150,7 @@ impl SqlAccess for Access {
     ) -> Result<Statement, SqlError> {
         let checked = self.check(Kind::Change, text, parameters.len())?;
         Ok(Statement {
+            table: Arc::clone(&checked.table),
             text: Arc::clone(&checked.text),
             parameters: checked.arrange(parameters),
             rows,

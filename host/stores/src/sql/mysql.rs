@@ -54,6 +54,19 @@ pub(super) static WORDS: Words = Words {
          plugin VARBINARY(255) NOT NULL, bucket BIGINT NOT NULL, \
          KEY expiry (plugin, bucket)) ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
     ]],
+    target: |schema, table| {
+        let schema = schema.unwrap_or("DATABASE()");
+        // FederatedX and the like roll back, but commit on their own: that is what XA is for.
+        format!(
+            "SELECT CASE WHEN e.transactions = 'YES' AND e.xa = 'YES' AND e.savepoints = 'YES' \
+             THEN '' WHEN t.engine IS NOT NULL THEN CONCAT('its engine is ', t.engine) \
+             ELSE 'it is a view, or damaged' END \
+             FROM information_schema.tables t \
+             LEFT JOIN information_schema.engines e ON e.engine = t.engine \
+             WHERE t.table_schema = {schema} AND t.table_name = {table}"
+        )
+    },
+    target_advice: "it takes a table with the engine InnoDB",
     delete_some: |table, condition, limit| {
         format!("DELETE FROM {table} WHERE {condition} LIMIT {limit}")
     },

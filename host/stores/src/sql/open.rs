@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use semel_core::{Finding, PluginName, StoreError};
+use semel_core::{Finding, PluginName, SqlGrants, StoreError};
 
 use super::SqlStore;
+use super::access::Access;
 use super::address::{Address, Kind};
 use super::mysql::Mysql;
 use super::postgres::Postgres;
 use super::schema::{Tables, migrate as migrate_tables, progress};
-use super::server::{Connector, Failure, Purpose, Server};
+use super::server::{Connector, Failure, Purpose, Server, Target};
 use super::survey::{self, Settings};
 use crate::OpenError;
 use crate::examine::{contents, judge, unanswered};
@@ -67,6 +68,41 @@ pub(super) async fn examine(url: &str, plugins: &[PluginName]) -> Vec<Finding> {
         Err(error) => findings.push(Finding::failure("server", error.to_string())),
     }
     findings
+}
+
+/// What was found of granted tables, good or bad.
+pub(super) async fn examine_grants(url: &str, grants: &SqlGrants) -> Vec<Finding> {
+    let findings = survey_grants(url, grants).await;
+    findings.unwrap_or_else(|error| vec![Finding::failure("grants", error.to_string())])
+}
+
+async fn survey_grants(url: &str, grants: &SqlGrants) -> Result<Vec<Finding>, OpenError> {
+    let address = parse(url)?;
+    let refused = |error: StoreError| refused(url, &address, error.to_string());
+    let store = connect(url, &address).await?;
+    let reader = Arc::clone(&store.reader);
+    let access = Access::new(grants.clone(), address.kind, &store.tables, reader);
+    let access = access.map_err(refused)?;
+    let found = access.survey().await.map_err(refused)?.into_iter();
+    Ok(found
+        .map(|(table, changes, target)| finding(table, changes, target))
+        .collect())
+}
+
+/// What a granted table is good for.
+fn finding(table: &str, changes: bool, target: Target) -> Finding {
+    let subject = format!("table {table}");
+    match target {
+        Target::Unfit(reason) if changes => Finding::failure(subject, reason),
+        Target::Absent(reason) => {
+            Finding::warning(subject, reason).advise("create it, or take it out of the grants")
+        }
+        Target::Fit if changes => Finding::good(
+            subject,
+            "it is there, and its changes are kept and taken back with the store's",
+        ),
+        Target::Fit | Target::Unfit(_) => Finding::good(subject, "it is there, to be queried"),
+    }
 }
 
 async fn examine_tables(

@@ -56,6 +56,22 @@ pub(super) static WORDS: Words = Words {
          plugin BYTEA NOT NULL, bucket BIGINT NOT NULL)",
         "CREATE INDEX IF NOT EXISTS {p}_fence_expiry ON {p}_fence (plugin, bucket)",
     ]],
+    target: |schema, table| {
+        let name = |literal: &str| format!("quote_ident(convert_from({literal}, 'UTF8'))");
+        let schema = schema.map_or_else(String::new, |it| format!("{} || '.' || ", name(it)));
+        let table = name(table);
+        // Partitions and heirs are changed with their parent.
+        format!(
+            "WITH RECURSIVE part (id) AS (SELECT CAST(to_regclass({schema}{table}) AS oid) UNION \
+             SELECT inhrelid FROM pg_inherits JOIN part ON inhparent = id) \
+             SELECT CASE WHEN relkind = 'p' OR relkind = 'r' AND relpersistence = 'p' THEN '' \
+             WHEN relkind = 'r' THEN relname::text || ' is UNLOGGED, and a crash empties it' \
+             WHEN relkind = 'f' THEN relname::text || ' is a foreign table' \
+             ELSE relname::text || ' is a view' END \
+             FROM part JOIN pg_class ON pg_class.oid = id"
+        )
+    },
+    target_advice: "it takes a table of this database that is logged",
     delete_some: |table, condition, limit| {
         format!(
             "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} \

@@ -1,12 +1,14 @@
 //! Connections to a database server: bounded in number and in time.
 
 pub(super) mod statements;
+mod targets;
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -15,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::statements::{QueryFailure, Refusal};
+pub(super) use self::targets::Target;
 use super::answer::Set;
 use super::text::{Script, Words};
 
@@ -176,6 +179,8 @@ pub(super) struct Server {
     runtime: Handle,
     /// The longest statement that the server takes, in bytes.
     longest: usize,
+    /// Tables of the user's that were found fit to be changed.
+    fit: Mutex<HashSet<Arc<str>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -195,6 +200,7 @@ impl Server {
             idle: Mutex::default(),
             runtime: Handle::current(),
             longest,
+            fit: Mutex::default(),
         }
     }
 

@@ -25,6 +25,12 @@ pub(super) struct Words {
     pub(super) on_conflict: bool,
     /// The statements of each step of the schema; `{p}` stands for the prefix.
     pub(super) steps: &'static [&'static [&'static str]],
+    /// Asks what speaks against changing a table of the user's beside the store's: a row for each
+    /// of its parts, which is empty if nothing does. Names are literals; without a schema, a
+    /// table is where statements find it.
+    pub(super) target: fn(schema: Option<&str>, table: &str) -> String,
+    /// What to do about a table of which something does.
+    pub(super) target_advice: &'static str,
     /// A statement that deletes rows of which a condition is true, at most so many.
     pub(super) delete_some: fn(table: &str, condition: &str, limit: usize) -> String,
 }

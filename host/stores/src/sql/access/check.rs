@@ -25,6 +25,8 @@ const MAX_TOKENS: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) kind: Kind,
+    /// The table that it changes. Empty if it changes none.
+    pub(super) table: Arc<str>,
     /// As the server is given it.
     pub(super) text: Arc<str>,
     /// How many parameters it takes.
@@ -64,6 +66,7 @@ fn checked(server: Server, grants: &SqlGrants, text: &str) -> Result<Checked, St
     let statement = parse(server, &placeholders::number(text, server)?)?;
     let mut inspection = Inspection::new(server, grants);
     let kind = inspection.begin(&statement)?;
+    let table = inspection.targets.first().cloned().unwrap_or_default();
     if let ControlFlow::Break(reason) = statement.visit(&mut inspection) {
         return Err(reason);
     }
@@ -74,6 +77,7 @@ fn checked(server: Server, grants: &SqlGrants, text: &str) -> Result<Checked, St
     }
     Ok(Checked {
         kind,
+        table: table.into(),
         text: text.into(),
         parameters,
         order: (server == Server::Mysql).then_some(order),

@@ -57,6 +57,9 @@ impl Conversation<'_> {
     }
 
     async fn execute(&mut self, statement: &Statement) -> Result<Option<Miss>, Failure> {
+        if let Some(objection) = self.objection(&statement.table).await? {
+            return Ok(Some(objection));
+        }
         let text = &*statement.text;
         let size = statement
             .parameters
@@ -104,7 +107,7 @@ impl Conversation<'_> {
     }
 
     /// What an error means for the run, if it is only about that.
-    fn miss(&mut self, error: sqlx::Error, on_miss: AfterMiss) -> Result<Miss, Failure> {
+    pub(super) fn miss(&mut self, error: sqlx::Error, on_miss: AfterMiss) -> Result<Miss, Failure> {
         match self.server.connector.refusal(&error) {
             Some(Refusal::Constraint(reason)) => Ok(Miss {
                 reason,

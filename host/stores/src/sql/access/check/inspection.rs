@@ -59,7 +59,9 @@ impl<'g> Inspection<'g> {
         };
         let parts: Option<Vec<_>> = name.0.iter().map(|at| at.as_ident().map(part)).collect();
         match parts {
-            Some(parts) if parts.len() <= 2 => Ok(parts.join(".")),
+            Some(parts) if parts.len() <= 2 && !parts.iter().any(|part| part.contains('.')) => {
+                Ok(parts.join("."))
+            }
             _ => Err(format!("`{name}` is no name of a table")),
         }
     }
